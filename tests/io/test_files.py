@@ -14,6 +14,7 @@ from sightline.io.files import (
     mark_whole,
     parse_json,
     require_empty,
+    write_text,
 )
 from sightline.io.tables import find_path_inside, read_table, require_even_rows
 
@@ -131,3 +132,10 @@ def test_what_was_begun_may_be_begun_again_and_nothing_else(tmp_path):
     mark_whole(tmp_path / "a")
     with pytest.raises(LayoutError, match="not an empty folder"):
         require_empty(tmp_path / "a")
+
+
+def test_what_cannot_be_written_leaves_nothing_behind(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        write_text(tmp_path / "taken", "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

@@ -12,7 +12,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from sightline.cli.cases import CohortGaze, CohortSplit
 from sightline.cli.options import DeviceOptions, hold_empty_folder, hold_folder, make_engine, require_other_folder
-from sightline.errors import CohortError, count_words
+from sightline.errors import CohortError, count_noun, count_words
 
 # a bar for a handful of pictures would be gone before it is read
 QUIET_BELOW = 200
@@ -201,7 +201,8 @@ def run_import(word: str, source: Path, destination: Path, options: object) -> i
         if rejects:
             write_rejects(destination / "rejects.csv", rejects)
     if rejects:
-        print(f"{len(rejects)} files were not read; see {destination / 'rejects.csv'}", file=sys.stderr)
+        was = "was" if len(rejects) == 1 else "were"
+        print(f"{count_noun(len(rejects), 'file')} {was} not read; see {destination / 'rejects.csv'}", file=sys.stderr)
     for key, value in cohort.about.items():
         if key.startswith("warning") or key in ("counts", "samples", "fixations", "calibration pictures"):
             print(f"{key}: {value}", file=sys.stderr)

@@ -153,8 +153,12 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file in one atomic step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError:  # a full disk, or a folder where the file belongs
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def parse_json(text: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from sightline.io.files import write_text
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.estimate import Estimate
 from sightline.metrics.predictions import Predictions
+from sightline.training.checkpoint import read_history
 from sightline.training.run import Run
 
 CARD = "model_card.md"
@@ -132,7 +132,7 @@ def write_model_card(run: Run) -> Path:
     record = run.calibration
     counts = run.cohort["counts"]
     recipe = run.recipe
-    rows = _read_history(run.folder / "history.csv")
+    rows = read_history(run.folder / "history.csv")
     kept = find_kept_epoch(rows, recipe.select)
     guided = (
         f"{type(recipe.guidance).__name__}, weight {recipe.weight:g}, {recipe.regions.role} regions as "
@@ -309,11 +309,3 @@ def _describe_epoch(rows: Sequence[Mapping[str, str]], kept: int, select: str) -
         return "never trained"
     place = f"epoch {kept + 1} of {len(rows)}"
     return f"{place}, whose weights are kept" + ("" if select == "last" else f" (best val_{select})")
-
-
-def _read_history(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        # put together from other runs, never trained
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))

@@ -17,6 +17,7 @@ from sightline.evaluation.checklists.guidelines import GUIDELINES
 from sightline.metrics.estimate import Estimate
 from sightline.papers.catalogue import CATALOGUE
 from sightline.structures.case import Cohort
+from sightline.training.checkpoint import read_history
 from sightline.training.engine import Engine
 from sightline.training.model_card import read_measurements, write_model_card
 from sightline.training.run import open_run
@@ -156,6 +157,25 @@ def test_what_the_author_wrote_into_the_table_stays(run, tmp_path):
     with pytest.raises(RunError, match="author's words"):
         write_checklist(run, "CLAIM", tmp_path)
     assert path.read_text() == "item,words\n4,mine\n"
+
+
+def test_a_table_that_a_spreadsheet_saved_keeps_the_authors_words(run, tmp_path):
+    write_checklist(run, "CLAIM", tmp_path)
+    path = tmp_path / "CLAIM.csv"
+    rows = list(csv.DictReader(path.open(newline="", encoding="utf-8")))
+    rows[3]["author"] = "To find fractures"
+    with path.open("w", newline="", encoding="utf-16") as file:
+        table = csv.DictWriter(file, rows[0], delimiter=";")
+        table.writeheader()
+        table.writerows(rows)
+    write_checklist(run, "CLAIM", tmp_path)
+    assert list(csv.DictReader(path.open(newline="", encoding="utf-8")))[3]["author"] == "To find fractures"
+
+
+def test_a_damaged_history_is_named(tmp_path):
+    (tmp_path / "history.csv").write_bytes(b"\xff\x00")
+    with pytest.raises(RunError, match=r"history\.csv is damaged"):
+        read_history(tmp_path / "history.csv")
 
 
 def test_the_card_has_the_runs_numbers_and_the_authors_words(place, run):

@@ -7,10 +7,11 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from sightline.errors import RunError
+from sightline.errors import LayoutError, RunError
 from sightline.evaluation.checklists.facts import GROUPS, Fact, RunRecord
 from sightline.evaluation.checklists.guidelines import GUIDELINES, Guideline, GuidelineItem
 from sightline.io.files import write_text
+from sightline.io.tables import read_table
 from sightline.training.run import Run
 
 COLUMNS = ("item", "section", "asked", "state", "from the run", "sources", "still to be said", "author")
@@ -161,12 +162,10 @@ def write_checklist(run: Run, name: str, out: Path) -> Checklist:
 
 
 def _read_authors(path: Path) -> dict[str, str]:
-    if not path.is_file():
+    # an empty file holds nobody's words
+    if not path.exists() or (path.is_file() and not path.stat().st_size):
         return {}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return {row["item"]: row["author"] for row in csv.DictReader(file) if row["author"]}
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise RunError(
-            f"{path} does not read ({error!r}): an author's words may stand in it.", "Fix it, or move it away."
-        ) from None
+        return {row["item"]: row["author"] for row in read_table(path, ("item", "author")) if row["author"]}
+    except LayoutError as error:
+        raise RunError(f"{error.message} An author's words may stand in it.", "Mend it, or move it away.") from None

@@ -5,7 +5,6 @@ Places in JSON files are JSON pointers (RFC 6901), e.g. `recipe.json#/view/size`
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from sightline.errors import RunError
 from sightline.metrics.calibration.record import FILE as CALIBRATION
 from sightline.metrics.estimate import Estimate
+from sightline.training.checkpoint import read_history
 from sightline.training.model_card import Measurement, find_kept_epoch, read_measurements
 from sightline.training.run import Run
 
@@ -174,15 +174,11 @@ def _find_initial_weights(record: RunRecord) -> Iterator[Fact]:
 
 def _find_selection(record: RunRecord) -> Iterator[Fact]:
     yield from record.json(RECIPE, "/select", "epoch kept")
-    path = record.run.folder / HISTORY
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        if rows:
-            kept = find_kept_epoch(rows, record.run.recipe.select)
-            for column in ("epoch", "val_loss", "val_auc"):
-                if rows[kept].get(column):
-                    yield Fact(column, rows[kept][column], HISTORY, f"row {kept + 1}, {column}")
+    if rows := read_history(record.run.folder / HISTORY):
+        kept = find_kept_epoch(rows, record.run.recipe.select)
+        for column in ("epoch", "val_loss", "val_auc"):
+            if rows[kept].get(column):
+                yield Fact(column, rows[kept][column], HISTORY, f"row {kept + 1}, {column}")
 
 
 def _gather_from_tests(choose: Callable[[Measurement], Iterable[Estimate]]) -> Callable[[RunRecord], Iterator[Fact]]:

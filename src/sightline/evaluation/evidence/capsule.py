@@ -71,12 +71,16 @@ def write_capsule(table: Path, out: Path) -> Capsule:
     contents = json.dumps({"format": FORMAT, "files": sums}, indent=1).encode() + b"\n"
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, data in ((CONTENTS, contents), *parts.items()):
-            entry = zipfile.ZipInfo(name, _EPOCH)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            file.writestr(entry, data)
-    partial.replace(out)
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as file:
+            for name, data in ((CONTENTS, contents), *parts.items()):
+                entry = zipfile.ZipInfo(name, _EPOCH)
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                file.writestr(entry, data)
+        partial.replace(out)
+    except (OSError, KeyboardInterrupt):
+        partial.unlink(missing_ok=True)
+        raise
     return Capsule(out, hashlib.sha256(contents).hexdigest(), len(parts), out.stat().st_size)
 
 

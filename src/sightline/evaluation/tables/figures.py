@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from sightline.metrics.boxes.report import BOX_NAMES
 from sightline.plots.charts import AccuracyBar, BarGroup, ForestRow, Reference, draw_bars, draw_forest
 from sightline.plots.curves import FrocCurve, RocCurve, draw_froc, draw_roc, draw_training_curves
 from sightline.plots.html_report import ReportPicture
+from sightline.training.checkpoint import read_history
 
 FROC_ROWS = 6
 ROC_ROWS = 5
@@ -179,12 +179,10 @@ def draw_learning_curves(result: TableResult) -> ReportPicture | None:
     """Loss and validation of the rows shown, first seed; None where nothing was trained, or nothing kept of it."""
     histories = {}
     for row in choose_shown_rows(result):
-        path = row.folders[0] / "history.csv"
-        if not path.is_file():
+        epochs = read_history(row.folders[0] / "history.csv")
+        if not epochs:
             # put together from other runs, never trained
             continue
-        with path.open(newline="", encoding="utf-8") as file:
-            epochs = list(csv.DictReader(file))
         histories[row.row.name] = {
             name: [float(epoch[name]) if epoch[name] else float("nan") for epoch in epochs]
             for name in ("epoch", "loss", "cross_entropy", "val_loss", "val_auc")

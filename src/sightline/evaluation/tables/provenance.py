@@ -28,6 +28,7 @@ from sightline.metrics.maps.gaze import GazeScores
 from sightline.metrics.maps.localisation import MapScores
 from sightline.metrics.predictions import Predictions
 from sightline.structures.case import Case, Cohort
+from sightline.training.checkpoint import read_history
 from sightline.training.recipe import read_recipe
 from sightline.training.run import compute_code_digest, describe_environment
 from sightline.training.serialization import Catalogue
@@ -70,11 +71,7 @@ def write_training_time(result: TableResult, out: Path) -> None:
 
 def _read_processor_time(folder: Path) -> tuple[float, int] | None:
     """Seconds of processor and images of a training; None where its history does not say it."""
-    path = folder / "history.csv"
-    if not path.is_file():
-        return None
-    with path.open(newline="", encoding="utf-8") as file:
-        epochs = list(csv.DictReader(file))
+    epochs = read_history(folder / "history.csv")
     if not epochs or not all(epoch.get("cpu_seconds") for epoch in epochs):
         return None
     return sum(float(epoch["cpu_seconds"]) for epoch in epochs), sum(int(epoch["images"]) for epoch in epochs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,9 +152,12 @@ class ReaderStudy:
             RunError: ratings that are missing or stand twice.
         """
         try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UnreadableFile(f"{path}: the reader study cannot be read ({error}).", "Check the path.") from None
+            data = path.read_bytes()
+            text = data.decode("utf-16" if data[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) else "utf-8-sig")
+        except OSError as error:
+            raise UnreadableFile(f"{path}: cannot be opened ({error.strerror}).", "Check the path.") from None
+        except UnicodeDecodeError as error:
+            raise UnreadableFile(f"{path}: no text ({error}).", "Save it as UTF-8.") from None
         lines = text.splitlines()
         start = next((i for i, line in enumerate(lines) if line.strip().upper() == _BEGIN), None)
         if start is None:

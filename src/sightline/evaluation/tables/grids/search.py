@@ -18,6 +18,7 @@ from sightline.errors import CohortError, RecipeError, RunError, SightlineError
 from sightline.evaluation.tables.grids.grid import change_recipe
 from sightline.io.files import hold_folder, read_json, write_text
 from sightline.structures.case import Cohort
+from sightline.training.checkpoint import read_history
 from sightline.training.engine import Engine
 from sightline.training.recipe import Recipe, format_identity_json, format_recipe_json
 from sightline.training.run import find_identity
@@ -244,8 +245,7 @@ def read_validation_score(history: Path, recipe: Recipe, measure: Measure) -> fl
     Raises:
         RunError: it said nothing of this measure.
     """
-    with history.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row.get(f"val_{measure}")]
+    rows = [row for row in read_history(history) if row.get(f"val_{measure}")]
     if not rows:
         raise RunError(f"{history} has no val_{measure}.", "Choose another --measure, or validate every epoch.")
     kept = rows[-1]
