@@ -28,21 +28,6 @@ def write_history(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     partial.replace(path)
 
 
-def read_history(path: Path) -> list[dict[str, str]]:
-    """The rows of a run's `history.csv`, one an epoch; none where a run was put together, not trained.
-
-    Raises:
-        RunError: it is damaged.
-    """
-    if not path.is_file():
-        return []
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RunError(f"{path} is damaged ({error}).", "Restore the run folder.") from None
-
-
 def save_state(
     path: Path,
     network: nn.Module,

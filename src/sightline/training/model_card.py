@@ -15,8 +15,7 @@ from sightline.io.files import write_text
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.estimate import Estimate
 from sightline.metrics.predictions import Predictions
-from sightline.training.checkpoint import read_history
-from sightline.training.run import Run
+from sightline.training.run import Run, read_history
 
 CARD = "model_card.md"
 USE = "Intended use"

@@ -17,10 +17,9 @@ from sightline.evaluation.checklists.guidelines import GUIDELINES
 from sightline.metrics.estimate import Estimate
 from sightline.papers.catalogue import CATALOGUE
 from sightline.structures.case import Cohort
-from sightline.training.checkpoint import read_history
 from sightline.training.engine import Engine
 from sightline.training.model_card import read_measurements, write_model_card
-from sightline.training.run import open_run
+from sightline.training.run import open_run, read_history
 from sightline.training.train import train
 
 # what only a test can answer

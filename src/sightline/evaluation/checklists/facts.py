@@ -15,9 +15,8 @@ from typing import Any
 from sightline.errors import RunError
 from sightline.metrics.calibration.record import FILE as CALIBRATION
 from sightline.metrics.estimate import Estimate
-from sightline.training.checkpoint import read_history
 from sightline.training.model_card import Measurement, find_kept_epoch, read_measurements
-from sightline.training.run import Run
+from sightline.training.run import Run, read_history
 
 RECIPE, COHORT, ENVIRONMENT, HISTORY = "recipe.json", "cohort.json", "environment.json", "history.csv"
 MAPS = ("pointing game", "energy inside", "deletion", "insertion", "ROAD")

@@ -18,7 +18,7 @@ from sightline.metrics.boxes.report import BOX_NAMES
 from sightline.plots.charts import AccuracyBar, BarGroup, ForestRow, Reference, draw_bars, draw_forest
 from sightline.plots.curves import FrocCurve, RocCurve, draw_froc, draw_roc, draw_training_curves
 from sightline.plots.html_report import ReportPicture
-from sightline.training.checkpoint import read_history
+from sightline.training.run import read_history
 
 FROC_ROWS = 6
 ROC_ROWS = 5

@@ -28,9 +28,8 @@ from sightline.metrics.maps.gaze import GazeScores
 from sightline.metrics.maps.localisation import MapScores
 from sightline.metrics.predictions import Predictions
 from sightline.structures.case import Case, Cohort
-from sightline.training.checkpoint import read_history
 from sightline.training.recipe import read_recipe
-from sightline.training.run import compute_code_digest, describe_environment
+from sightline.training.run import compute_code_digest, describe_environment, read_history
 from sightline.training.serialization import Catalogue
 
 SOURCES = "sources.json"

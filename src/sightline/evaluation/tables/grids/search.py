@@ -18,10 +18,9 @@ from sightline.errors import CohortError, RecipeError, RunError, SightlineError
 from sightline.evaluation.tables.grids.grid import change_recipe
 from sightline.io.files import hold_folder, read_json, write_text
 from sightline.structures.case import Cohort
-from sightline.training.checkpoint import read_history
 from sightline.training.engine import Engine
 from sightline.training.recipe import Recipe, format_identity_json, format_recipe_json
-from sightline.training.run import find_identity
+from sightline.training.run import find_identity, read_history
 from sightline.training.serialization import Catalogue
 from sightline.training.train import train
 
