@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -197,6 +198,21 @@ def read_json(path: Path, remedy: str = "Restore the file.") -> dict[str, Any]:
     if not isinstance(data, dict):
         raise RunError(f"{path} is damaged: expected a JSON object.", remedy)
     return data
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a csv file that a run left, such as `history.csv`; none where there is no such file.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    if not path.is_file():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RunError(f"{path} is damaged ({error}).", "Restore the run folder.") from None
 
 
 def digest_file(path: Path) -> str:

@@ -11,11 +11,11 @@ from pathlib import Path
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import SightlineError
-from sightline.io.files import write_text
+from sightline.io.files import read_rows, write_text
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.estimate import Estimate
 from sightline.metrics.predictions import Predictions
-from sightline.training.run import Run, read_history
+from sightline.training.run import Run
 
 CARD = "model_card.md"
 USE = "Intended use"
@@ -131,7 +131,7 @@ def write_model_card(run: Run) -> Path:
     record = run.calibration
     counts = run.cohort["counts"]
     recipe = run.recipe
-    rows = read_history(run.folder / "history.csv")
+    rows = read_rows(run.folder / "history.csv")
     kept = find_kept_epoch(rows, recipe.select)
     guided = (
         f"{type(recipe.guidance).__name__}, weight {recipe.weight:g}, {recipe.regions.role} regions as "

@@ -6,7 +6,6 @@ model_card.md  SHA256SUMS  DONE`
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -137,21 +136,6 @@ def require_each_once(runs: Sequence[Run]) -> None:
             f"A run is named twice among {', '.join(str(run.folder) for run in runs)}.",
             "Each training counts once: one that is named twice would make intervals too short.",
         )
-
-
-def read_history(path: Path) -> list[dict[str, str]]:
-    """The rows of a run's `history.csv`, one an epoch; none where a run was put together, not trained.
-
-    Raises:
-        RunError: it is damaged.
-    """
-    if not path.is_file():
-        return []
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RunError(f"{path} is damaged ({error}).", "Restore the run folder.") from None
 
 
 def load_weights(network: nn.Module, path: Path) -> None:

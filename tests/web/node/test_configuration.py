@@ -64,6 +64,8 @@ settle_s: 60
         (lambda p: p["rules"][0]["send"].update(objects=["pdf"]), "pdf", "objects"),
         (lambda p: p["rules"].append(p["rules"][0]), "", "two rules are called"),
         (lambda p: p.update(rules=[]), "rules", "at least 1"),
+        (lambda p: p.update(workers=10**6), "workers", "less than or equal to"),
+        (lambda p: p.update(settle_s=float("inf")), "settle_s", "finite number"),
         (lambda p: p.update(name="a/b"), "name", "pattern"),
         (lambda p: p.pop("keep"), "", "keep is missing"),
         (

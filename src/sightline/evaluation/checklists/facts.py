@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from sightline.errors import RunError
+from sightline.io.files import read_rows
 from sightline.metrics.calibration.record import FILE as CALIBRATION
 from sightline.metrics.estimate import Estimate
 from sightline.training.model_card import Measurement, find_kept_epoch, read_measurements
-from sightline.training.run import Run, read_history
+from sightline.training.run import Run
 
 RECIPE, COHORT, ENVIRONMENT, HISTORY = "recipe.json", "cohort.json", "environment.json", "history.csv"
 MAPS = ("pointing game", "energy inside", "deletion", "insertion", "ROAD")
@@ -173,7 +174,7 @@ def _find_initial_weights(record: RunRecord) -> Iterator[Fact]:
 
 def _find_selection(record: RunRecord) -> Iterator[Fact]:
     yield from record.json(RECIPE, "/select", "epoch kept")
-    if rows := read_history(record.run.folder / HISTORY):
+    if rows := read_rows(record.run.folder / HISTORY):
         kept = find_kept_epoch(rows, record.run.recipe.select)
         for column in ("epoch", "val_loss", "val_auc"):
             if rows[kept].get(column):

@@ -21,7 +21,7 @@ from sightline.evaluation.result import Evaluation, EvaluationFiles
 from sightline.evaluation.tables.summary import collect_untrained_boxes
 from sightline.evaluation.tables.table import Row, RowResult, Table, TableResult
 from sightline.inference.network_output import Maps
-from sightline.io.files import make_safe_name, write_text
+from sightline.io.files import make_safe_name, read_rows, write_text
 from sightline.metrics.boxes.table import BoxScores
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.maps.gaze import GazeScores
@@ -29,7 +29,7 @@ from sightline.metrics.maps.localisation import MapScores
 from sightline.metrics.predictions import Predictions
 from sightline.structures.case import Case, Cohort
 from sightline.training.recipe import read_recipe
-from sightline.training.run import compute_code_digest, describe_environment, read_history
+from sightline.training.run import compute_code_digest, describe_environment
 from sightline.training.serialization import Catalogue
 
 SOURCES = "sources.json"
@@ -70,7 +70,7 @@ def write_training_time(result: TableResult, out: Path) -> None:
 
 def _read_processor_time(folder: Path) -> tuple[float, int] | None:
     """Seconds of processor and images of a training; None where its history does not say it."""
-    epochs = read_history(folder / "history.csv")
+    epochs = read_rows(folder / "history.csv")
     if not epochs or not all(epoch.get("cpu_seconds") for epoch in epochs):
         return None
     return sum(float(epoch["cpu_seconds"]) for epoch in epochs), sum(int(epoch["images"]) for epoch in epochs)

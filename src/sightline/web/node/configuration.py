@@ -69,7 +69,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class _Words(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Tls(_Words):
@@ -241,6 +241,8 @@ def read_configuration(path: Path) -> Configuration:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         _refuse_doubles(path, tree)
         values = yaml.safe_load(text)
+    except RecursionError:
+        raise ConfigurationError(f"{path} holds words inside each other without end.", "Restore the file.") from None
     except yaml.YAMLError as error:
         mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
         line = "" if mark is None else f", line {mark.line + 1}"

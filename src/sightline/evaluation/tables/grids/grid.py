@@ -92,6 +92,8 @@ def _load(path: Path) -> Mapping[str, Any]:
         raise RecipeError(f"{path} does not exist.", "Name a table, or a YAML file that describes one.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} cannot be read ({error}).", "Save it as a text file in UTF-8.") from None
+    except RecursionError:
+        raise RecipeError(f"{path} holds words inside each other without end.", "Restore the file.") from None
     except yaml.YAMLError as error:
         place = getattr(error, "problem_mark", None)  # not every YAML error knows its place
         line = "" if place is None else f", line {place.line + 1}"

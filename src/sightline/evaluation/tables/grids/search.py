@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 from sightline.errors import CohortError, RecipeError, RunError, SightlineError
 from sightline.evaluation.tables.grids.grid import change_recipe
-from sightline.io.files import hold_folder, read_json, write_text
+from sightline.io.files import hold_folder, read_json, read_rows, write_text
 from sightline.structures.case import Cohort
 from sightline.training.engine import Engine
 from sightline.training.recipe import Recipe, format_identity_json, format_recipe_json
-from sightline.training.run import find_identity, read_history
+from sightline.training.run import find_identity
 from sightline.training.serialization import Catalogue
 from sightline.training.train import train
 
@@ -244,7 +244,7 @@ def read_validation_score(history: Path, recipe: Recipe, measure: Measure) -> fl
     Raises:
         RunError: it said nothing of this measure.
     """
-    rows = [row for row in read_history(history) if row.get(f"val_{measure}")]
+    rows = [row for row in read_rows(history) if row.get(f"val_{measure}")]
     if not rows:
         raise RunError(f"{history} has no val_{measure}.", "Choose another --measure, or validate every epoch.")
     kept = rows[-1]
