@@ -18,6 +18,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
 )
 from support.paths import DATA
 
@@ -115,6 +116,34 @@ def test_deep_sequences_are_refused(tmp_path, syntax, first, level):
         require_bounds(path)
     path.write_bytes(head(syntax) + first + level * (31 if first else 32))
     require_bounds(path)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_second_study_uid_is_refused_wherever_it_stands(tmp_path, behind):
+    uid, other = (element(0x0020000D, b"UI", text) for text in (b"1.2.3.45", b"1.2.3.46"))
+    pixels = element(0x7FE00010, b"OW", bytes(64))
+    path = tmp_path / "twice.dcm"
+    # padding is no element, and a sequence may name other studies
+    named = element(0x00081110, b"SQ", element(0xFFFEE000, b"", b"")[:4] + struct.pack("<L", len(other)) + other)
+    path.write_bytes(head(ExplicitVRLittleEndian) + named + uid + pixels + bytes(400_000))
+    require_bounds(path)
+    path.write_bytes(head(ExplicitVRLittleEndian) + uid + (pixels + other if behind else other + pixels))
+    with pytest.raises(UnreadableFile, match=r"Study Instance UID \(0020,000D\) stands twice"):
+        require_bounds(path)
+
+
+def test_uncompressed_pixels_of_no_length_are_refused_as_such(tmp_path):
+    path = tmp_path / "endless.dcm"
+    item = struct.pack("<HHL", 0xFFFE, 0xE000, 4) + b"abcd" + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    uid, pixels = element(0x0020000D, b"UI", b"1.2.3.45"), struct.pack("<HH", 0x7FE0, 0x0010) + b"OB\0\0" + b"\xff" * 4
+    path.write_bytes(head(ExplicitVRLittleEndian) + uid + pixels + item)
+    with pytest.raises(UnreadableFile, match="uncompressed pixel data of undefined length"):
+        require_bounds(path)
+    path.write_bytes(head(JPEG2000Lossless) + uid + pixels + item)
+    require_bounds(path)
+    path.write_bytes(head(JPEG2000Lossless) + uid + pixels + item + uid)
+    with pytest.raises(UnreadableFile, match="stands twice"):
+        require_bounds(path)
 
 
 def test_too_much_before_the_pixels_is_refused(tmp_path):

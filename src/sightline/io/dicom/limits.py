@@ -1,7 +1,9 @@
 """Bounds on DICOM files from strangers, checked before a parser sees them: a scan of element lengths.
 
 A file of 2 MB can inflate to 2 GB; 400,000 small elements keep a parser busy for seconds; sequences can be nested
-20,000 deep. The scan here walks the lengths alone, in a memory map, and stops at the first bound that is passed.
+20,000 deep. The scan here walks the lengths alone, in a memory map, and stops at the first bound that is passed. It
+also refuses two things that a parser takes in silence: an element that says whose picture it is and stands twice, of
+which the last one would count, and uncompressed pixels of no stated length.
 Values that run past the end of the file are left for the parser, which refuses them with its own words.
 """
 
@@ -13,7 +15,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_description, dictionary_VR
 
 from sightline.errors import UnreadableFile
 
@@ -22,8 +24,12 @@ EXPLICIT_BIG, DEFLATED, IMPLICIT = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.9
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
+_NATIVE = (IMPLICIT, "1.2.840.10008.1.2.1", EXPLICIT_BIG, DEFLATED)
 # value representations whose length takes four bytes after two reserved ones (PS3.5, 7.1.2)
 _LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+_PIXEL_DATA = 0x7FE00010
+# what says whose picture it is: SOP class and instance, patient's name, id and day of birth, study and series
+_IDENTIFYING = (0x00080016, 0x00080018, 0x00100010, 0x00100020, 0x00100030, 0x0020000D, 0x0020000E)
 _ROWS, _COLUMNS, _SAMPLES, _FRAMES = 0x00280010, 0x00280011, 0x00280002, 0x00280008
 
 
@@ -54,10 +60,10 @@ BOUNDS = Bounds()
 
 
 def require_bounds(path: Path, bounds: Bounds = BOUNDS) -> None:
-    """Refuse a DICOM file (Part 10) that would cost a parser out of proportion; other files pass.
+    """Refuse a DICOM file (Part 10) that would cost a parser out of proportion, or mislead it; other files pass.
 
     Raises:
-        UnreadableFile: naming the bound that is passed.
+        UnreadableFile: naming the bound that is passed, the element that stands twice, or the pixels of no length.
 
     Example:
         >>> import tempfile
@@ -73,9 +79,11 @@ def require_bounds(path: Path, bounds: Bounds = BOUNDS) -> None:
             start, syntax = find_dataset(data)
             if syntax == DEFLATED:
                 head = _inflate(path, data, start, bounds)
-                _Scan(path, head, 0, bounds, implicit=False, big=False).walk()
+                scan = _Scan(path, head, 0, bounds, implicit=False, big=False)
             else:
-                _Scan(path, data, start, bounds, implicit=syntax == IMPLICIT, big=syntax == EXPLICIT_BIG).walk()
+                scan = _Scan(path, data, start, bounds, implicit=syntax == IMPLICIT, big=syntax == EXPLICIT_BIG)
+            scan.native = syntax in _NATIVE
+            scan.walk()
 
 
 def find_dataset(data: mmap.mmap | bytes) -> tuple[int, str]:
@@ -144,6 +152,7 @@ class _Scan:
         self.path, self.data, self.start, self.bounds = path, data, start, bounds
         self.implicit, self.order = implicit, ">" if big else "<"
         self.stated: dict[int, int] = {}
+        self.native = False
 
     def walk(self) -> None:
         """Walk to the pixel data or the end.
@@ -155,6 +164,8 @@ class _Scan:
         at, count, limit = self.start, 0, self.bounds.elements
         # open sequences and items: where they end (None: at a delimiter), and how what follows is encoded
         open_: list[tuple[int | None, bool]] = []
+        named: set[int] = set()
+        pixels_bytes = 0
         implicit = self._is_implicit(at, self.implicit)
         while at + 8 <= end:
             while open_ and open_[-1][0] is not None and at >= (open_[-1][0] or 0):
@@ -165,10 +176,20 @@ class _Scan:
                 limit = self._compute_limit()
                 if count > limit:
                     raise self._refuse(f"more than {limit:,} elements")
-            if at - self.start > self.bounds.before_pixels:
+            if at - self.start - pixels_bytes > self.bounds.before_pixels:
                 raise self._refuse(f"more than {self.bounds.before_pixels / MIB:.0f} MiB before the pixels")
             if tag in _PIXELS and not open_:
+                after = self._skip_pixels(tag, at, implicit)
+                pixels_bytes += after - at
+                at = after
+                continue
+            if pixels_bytes and tag == 0:
+                # padding behind the pixels
                 return
+            if tag in _IDENTIFYING and not open_:
+                if tag in named:
+                    raise self._refuse_twice(tag)
+                named.add(tag)
             if tag in (_ITEM_END, _SEQUENCE_END):
                 if open_:
                     implicit = open_.pop()[1]
@@ -193,6 +214,32 @@ class _Scan:
                 text = bytes(data[at : at + length]).strip(b" \0")
                 self.stated[tag] = int(text) if text.isdigit() else 1
             at += length
+
+    def _skip_pixels(self, tag: int, at: int, implicit: bool) -> int:
+        """Where the data set goes on behind its pixels.
+
+        Raises:
+            UnreadableFile: uncompressed pixels of undefined length (PS3.5, A.4 allows it to compressed ones alone).
+        """
+        _, length, at = self._read_element(tag, at, implicit)
+        if length != _UNDEFINED:
+            return at + length
+        if self.native and tag == _PIXEL_DATA:
+            raise UnreadableFile(
+                f"{self.path}: uncompressed pixel data of undefined length: where they end is not stated.",
+                "Export the image again, with the length of its pixel data.",
+            )
+        while at + 8 <= len(self.data) and _read_tag(self.data, at, self.order) == _ITEM:
+            at += 8 + int(struct.unpack_from(self.order + "L", self.data, at + 4)[0])
+        # fragments end in a delimiter; anything else is left for the parser
+        return at if self.data[at : at + 4] == struct.pack(self.order + "HH", 0xFFFE, 0xE0DD) else len(self.data)
+
+    def _refuse_twice(self, tag: int) -> UnreadableFile:
+        return UnreadableFile(
+            f"{self.path}: {dictionary_description(tag)} ({tag >> 16:04X},{tag & 0xFFFF:04X}) stands twice in the data "
+            "set: whose picture it is cannot be told.",
+            "Export the image again; an element stands once (PS3.5, 7.1).",
+        )
 
     def _read_element(self, tag: int, at: int, implicit: bool) -> tuple[bytes, int, int]:
         """Value representation, length and place of the value of the element at `at`."""
