@@ -179,7 +179,7 @@ class _Scan:
             if at - self.start - pixels_bytes > self.bounds.before_pixels:
                 raise self._refuse(f"more than {self.bounds.before_pixels / MIB:.0f} MiB before the pixels")
             if tag in _PIXELS and not open_:
-                after = self._skip_pixels(tag, at, implicit)
+                after = self._find_end_of_pixels(tag, at, implicit)
                 pixels_bytes += after - at
                 at = after
                 continue
@@ -215,7 +215,7 @@ class _Scan:
                 self.stated[tag] = int(text) if text.isdigit() else 1
             at += length
 
-    def _skip_pixels(self, tag: int, at: int, implicit: bool) -> int:
+    def _find_end_of_pixels(self, tag: int, at: int, implicit: bool) -> int:
         """Where the data set goes on behind its pixels.
 
         Raises:
