@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 from sightline.cli.options import hold_folder
-from sightline.errors import RunError
+from sightline.errors import RunError, count_noun
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,14 @@ class Deidentify:
     @hold_folder(lambda command: command.destination)
     def run(self) -> int:
         """Write; 1 when something was held back."""
-        from sightline.io.deidentification.folder import LOOK_AT, REPORT, Wishes, deidentify_folder, list_dicom_files
+        from sightline.io.deidentification.folder import (
+            LOOK_AT,
+            NAMES,
+            REPORT,
+            Wishes,
+            deidentify_folder,
+            list_dicom_files,
+        )
         from sightline.io.deidentification.keys import read_site_key
         from sightline.io.deidentification.table import Rules
         from sightline.io.progress import show_progress
@@ -51,12 +58,14 @@ class Deidentify:
         if self.key is not None and self.destination.resolve() in self.key.resolve().parents:
             raise RunError(f"{self.key} would leave with the copies.", "Keep the key outside the destination.")
         wishes = Wishes(Rules(self.keep), self.blank, self.pixels == "seen", self.text_search == "auto")
-        total = len(list_dicom_files(self.source))
+        total = len(list_dicom_files(self.source)[0])
         key = read_site_key(self.key or private / "site.key")
         with show_progress("clean", total, quiet=self.quiet) as advance:
             outcome = deidentify_folder(self.source, self.destination, private, key, wishes, advance)
         for file, reason in outcome.refused[:20]:
             print(f"{file}: {reason}", file=sys.stderr)
+        if len(outcome.refused) > 20:
+            print(f"and {len(outcome.refused) - 20} more; see {private / NAMES}", file=sys.stderr)
         if wishes.search and not outcome.finder:
             print(
                 "Words in pixels were not searched: neither rapidocr (pip install 'sightline[deid]') nor tesseract is "
@@ -64,7 +73,8 @@ class Deidentify:
                 file=sys.stderr,
             )
         print(
-            f"{outcome.written} files written, {len(outcome.refused)} held back, {outcome.look_at} lines of words in "
-            f"pixels; see {self.destination / REPORT} and {private / LOOK_AT}"
+            f"{count_noun(outcome.written, 'file')} written, {len(outcome.refused)} held back, {outcome.others} left "
+            f"out as not DICOM, {count_noun(outcome.look_at, 'line')} of words in pixels; see "
+            f"{self.destination / REPORT}, {private / NAMES} and {private / LOOK_AT}"
         )
         return 1 if outcome.refused else 0

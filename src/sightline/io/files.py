@@ -152,10 +152,15 @@ def _describe_holder(path: Path) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one atomic step."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Write a file in one atomic step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(data)
         partial.replace(path)
     except OSError:  # a full disk, or a folder where the file belongs
         partial.unlink(missing_ok=True)

@@ -242,13 +242,23 @@ def test_broken_files_and_documents_are_refused_and_the_rest_goes_on(tmp_path):
     radiograph().save_as(tmp_path / "in" / "good.dcm", enforce_file_format=True)
     document = radiograph(seed=3, SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1")
     document.save_as(tmp_path / "in" / "Smith_John.dcm", enforce_file_format=True)
-    (tmp_path / "in" / "torn.dcm").write_bytes((tmp_path / "in" / "good.dcm").read_bytes()[:140])
+    whole = (tmp_path / "in" / "good.dcm").read_bytes()
+    for name, data in {"torn.dcm": whole[:140], "cut.dcm": whole[:-10], "headless": whole[: whole.index(b"\xe0\x7f")],
+                       "half_a_tag.dcm": whole + b"\xfc\xff", "empty.dcm": b"", "text.dcm": b"see Jane Smith",
+                       "twin.dcm": whole, "notes.txt": b"of Jane Smith", "DICOMDIR": whole}.items():  # fmt: skip
+        (tmp_path / "in" / name).write_bytes(data)
     outcome = deidentify_folder(tmp_path / "in", tmp_path / "out", tmp_path / "home", KEY, QUIET)
-    assert outcome.written == 1 and len(outcome.refused) == 2
+    assert (outcome.written, len(outcome.refused), outcome.others) == (1, 8, 2)
+    assert len(list((tmp_path / "out").rglob("*.*"))) == 2
     report = (tmp_path / "out" / "report.csv").read_text()
-    assert "Smith" not in report and len(report.splitlines()) == 4
-    names = list(csv.DictReader((tmp_path / "home" / "names.csv").open()))
-    assert names[0]["name"] == "Smith_John.dcm" and "encapsulated" in names[0]["refused"].lower()
+    assert "Smith" not in report and len(report.splitlines()) == 12
+    why = {row["name"]: row["refused"] for row in csv.DictReader((tmp_path / "home" / "names.csv").open())}
+    assert "encapsulated" in why["Smith_John.dcm"].lower() and why["good.dcm"] == ""
+    assert "the last 10 bytes of element (7FE0,0010) are missing" in why["cut.dcm"]
+    assert "pixels, and none follow" in why["headless"] and "within the head" in why["half_a_tag.dcm"]
+    assert "is empty" in why["empty.dcm"] and "not a DICOM file" in why["text.dcm"]
+    assert "SOPInstanceUID of file" in why["twin.dcm"]
+    assert why["notes.txt"] == why["DICOMDIR"] == "left out: not DICOM"
 
 
 @pytest.mark.parametrize("inside", [True, False])

@@ -8,27 +8,29 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian
 
-from sightline.errors import LayoutError, SightlineError, UnreadableFile
+from sightline.errors import LayoutError, SightlineError, UnreadableFile, count_noun
 from sightline.io.deidentification.keys import SiteKey
 from sightline.io.deidentification.table import Rules
 from sightline.io.deidentification.text import FoundText, choose_text_finder, find_text
 from sightline.io.deidentification.walk import deidentify
+from sightline.io.dicom.completeness import read_whole_dataset
 from sightline.io.dicom.pixels import decode_pixels
 from sightline.io.dicom.radiograph import read_dicom, translate_parser_errors
-from sightline.io.picture import has_dicom_mark
+from sightline.io.files import write_bytes
+from sightline.io.picture import DICOM_SUFFIXES, has_dicom_mark
 
 REPORT, LOOK_AT, NAMES, CROPS = "report.csv", "look_at.csv", "names.csv", "look_at"
 SECONDARY_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
@@ -37,6 +39,9 @@ SCREENS = ("SC", "US", "OT", "XA")
 # stacks of hundreds of slices: words on them are rare, and a search takes seconds a slice
 NOT_SEARCHED = ("CT", "MR", "PT", "NM", "SEG")
 Box = tuple[int, int, int, int]
+_LEFT_OUT = "left out: not DICOM"
+# how files of before Part 10 begin: group 0008, element 0000 to 0020, lowest byte first
+_WITHOUT_PREAMBLE = tuple(b"\x08\0" + bytes([element, 0]) for element in (0, 1, 5, 8, 0x12, 0x16, 0x18, 0x20))
 _REFUSED = f"refused; the reason stands in the private {NAMES}"
 
 
@@ -64,12 +69,14 @@ class Outcome:
     Attributes:
         written: files.
         refused: files that were held back, and why, in words.
+        others: number of files that are not DICOM and were left out.
         look_at: lines of words that were found in pixels.
         finder: the program that searched for words, or empty.
     """
 
     written: int
     refused: tuple[tuple[Path, str], ...]
+    others: int
     look_at: int
     finder: str
 
@@ -85,8 +92,9 @@ def deidentify_folder(
     """Write de-identified copies as `PATIENT/STUDY/UID.dcm` with `report.csv`; `look_at.csv` with crops and `names.csv`
     into the private folder.
 
-    A file that cannot be cleaned is refused with its reason and remedy in the report, and the rest goes on. The report
-    calls files by their number; `names.csv` says which is which.
+    Every file of the source is accounted for: cleaned, held back with a reason and remedy (what is truncated, empty,
+    or called DICOM and is none, too), or left out as not DICOM. The report calls files by their number; `names.csv`
+    says which is which, and why one was held back or left out.
 
     Args:
         source: a folder, or one file.
@@ -99,7 +107,7 @@ def deidentify_folder(
     Raises:
         LayoutError: source and destination, or destination and private folder, lie in each other.
     """
-    files = list_dicom_files(source)
+    files, others = list_dicom_files(source)
     _require_apart(source, destination)
     _require_apart(destination, private)
     destination.mkdir(parents=True, exist_ok=True)
@@ -107,13 +115,16 @@ def deidentify_folder(
     rows: list[tuple[str, str, str]] = []
     seen: list[tuple[str, str, str, str, str]] = []
     refused: list[tuple[Path, str]] = []
+    taken: dict[str, int] = {}
     for number, file in enumerate(files, 1):
         try:
-            name, notes, found = _deidentify_one(file, destination, private, key, wishes, finder)
+            name, notes, found = _deidentify_one(file, destination, private, key, wishes, finder, taken)
             place = _make_relative(file, source)
             seen += [(str(number), place, text.text, " ".join(map(str, text.box)), crop) for text, crop in found]
             if name is None:
                 refused.append((file, notes[0]))
+            else:
+                taken[name] = number
         except SightlineError as error:
             name, reason = None, error.message.removeprefix(f"{file}: ")
             refused.append((file, f"refused: {reason} {error.remedy}".strip()))
@@ -121,44 +132,72 @@ def deidentify_folder(
             notes = [_REFUSED]
         rows.append((str(number), name or "", "; ".join(notes)))
         advance(1)
+    rows += [(str(number), "", _LEFT_OUT) for number in range(len(files) + 1, len(files) + len(others) + 1)]
     _write(destination / REPORT, ("file", "out", "notes"), rows)
     reasons = dict(refused)
-    names = [(str(n), _make_relative(file, source), reasons.get(file, "")) for n, file in enumerate(files, 1)]
+    reasons |= dict.fromkeys(others, _LEFT_OUT)
+    names = [
+        (str(n), _make_relative(file, source), reasons.get(file, "")) for n, file in enumerate((*files, *others), 1)
+    ]
     _write(private / NAMES, ("file", "name", "refused"), names)
     _write(private / LOOK_AT, ("file", "name", "text", "box", "crop"), seen)
-    return Outcome(len(files) - len(refused), tuple(refused), len(seen), finder)
+    return Outcome(len(files) - len(refused), tuple(refused), len(others), len(seen), finder)
 
 
-def list_dicom_files(source: Path) -> list[Path]:
-    """DICOM files of a folder and below it, by their content; a file that is given by name is one whatever it holds.
+def list_dicom_files(source: Path) -> tuple[list[Path], list[Path]]:
+    """Files of a folder and below it that are DICOM by their content or say so by their name, and all others.
+
+    What cannot be opened, and a link to a folder, which is not followed, is among the first: reading it says why. A
+    file that is given by name is one whatever it holds.
 
     Raises:
         UnreadableFile: nothing stands there, or no DICOM file.
     """
     if source.is_file():
-        return [source]
+        return [source], []
     if not source.is_dir():
         raise UnreadableFile(f"{source}: no such file or folder.", "Check the path.")
-    found = []
-    for folder, inner, names in os.walk(source):
+    found: list[Path] = []
+    others: list[Path] = []
+    for folder, inner, names in os.walk(source, onerror=lambda error: found.append(Path(error.filename))):
         inner.sort()
+        found += (path for name in inner if (path := Path(folder, name)).is_symlink())
         for name in sorted(names):
             path = Path(folder, name)
-            if path.is_file() and name.upper() != "DICOMDIR":
-                with path.open("rb") as stream:
-                    if has_dicom_mark(stream.read(132)):
-                        found.append(path)
+            (found if _may_be_dicom(path) else others).append(path)
     if not found:
-        raise UnreadableFile(f"{source}: no DICOM file in it.", "Give the folder that holds the files.")
-    return found
+        raise UnreadableFile(
+            f"{source}: no DICOM file in it ({count_noun(len(others), 'file')} of other kinds).",
+            "Give the folder that holds the files.",
+        )
+    return found, others
+
+
+def _may_be_dicom(path: Path) -> bool:
+    if path.name.upper() == "DICOMDIR":
+        return False  # an index of the originals: it names them
+    if path.suffix.lower() in DICOM_SUFFIXES or not path.is_file():
+        return True
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(132)
+    except OSError:
+        return True
+    return has_dicom_mark(head) or head.startswith(_WITHOUT_PREAMBLE)
 
 
 def _deidentify_one(
-    file: Path, destination: Path, private: Path, key: SiteKey, wishes: Wishes, finder: str
+    file: Path,
+    destination: Path,
+    private: Path,
+    key: SiteKey,
+    wishes: Wishes,
+    finder: str,
+    taken: Mapping[str, int],
 ) -> tuple[str | None, list[str], list[tuple[FoundText, str]]]:
     """The name of what was written (None: held back), notes, and words with the names of their crops."""
     with translate_parser_errors(file):
-        dataset = pydicom.dcmread(file)
+        dataset = read_whole_dataset(file)
         notes: list[str] = []
         why = _list_suspicions(dataset)
         blanked = bool(wishes.blanks) and "PixelData" in dataset
@@ -168,20 +207,22 @@ def _deidentify_one(
         pixels = _read_pixels(dataset, file, notes, blanked) if searched else None
         found = find_text(pixels) if pixels is not None else []
         if found:
-            why.append(f"{len(found)} lines of words were found in the pixels")
+            why.append(f"{count_noun(len(found), 'line')} of words in the pixels")
         cleaned = deidentify(dataset, wishes.rules, key, pixels_cleaned=blanked)
         notes += cleaned.notes
         name = _name(dataset, key)
+        if name in taken:
+            raise LayoutError(
+                f"it has the SOPInstanceUID of file {taken[name]}.", "Remove one of them, or give each its own."
+            )
         crops = _cut_crops(pixels, found, private, Path(name).stem) if pixels is not None else []
         if why and not wishes.pixels_seen:
             return None, [f"not written: {', '.join(why)}; look at the picture, then give --pixels seen", *notes], crops
         if why:
             notes.append(f"written because somebody has seen it: {', '.join(why)}")
-        path = destination / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        dataset.save_as(partial, enforce_file_format=True)
-        partial.replace(path)
+        whole = BytesIO()
+        dataset.save_as(whole, enforce_file_format=True)
+    write_bytes(destination / name, whole.getbuffer())
     return name, notes, crops
 
 
