@@ -159,12 +159,14 @@ def list_dicom_files(source: Path) -> tuple[list[Path], list[Path]]:
         raise UnreadableFile(f"{source}: no such file or folder.", "Check the path.")
     found: list[Path] = []
     others: list[Path] = []
-    for folder, inner, names in os.walk(source, onerror=lambda error: found.append(Path(error.filename))):
+    closed: list[OSError] = []
+    for folder, inner, names in os.walk(source, onerror=closed.append):
         inner.sort()
-        found += (path for name in inner if (path := Path(folder, name)).is_symlink())
+        found.extend(path for name in inner if (path := Path(folder, name)).is_symlink())
         for name in sorted(names):
             path = Path(folder, name)
             (found if _may_be_dicom(path) else others).append(path)
+    found += (Path(error.filename) for error in closed)
     if not found:
         raise UnreadableFile(
             f"{source}: no DICOM file in it ({count_noun(len(others), 'file')} of other kinds).",

@@ -50,7 +50,8 @@ def _refuse(file: Path, what: str) -> UnreadableFile:
 
 def _require_last_element(dataset: Dataset, file: Path, size: int) -> None:
     """Refuse a file that ends before its last element does, or within the head of another."""
-    elements = (dataset.get_item(tag) for tag in dataset.keys())  # noqa: SIM118: iterating would parse the values
+    tags = sorted(dataset.keys())
+    elements = map(dataset.get_item, tags)  # as read: to ask for a value would parse it
     raw = [element for element in elements if isinstance(element, RawDataElement) and element.length != 0xFFFFFFFF]
     last = max(raw, key=lambda element: element.value_tell, default=None)
     if last is not None and last.value_tell + last.length > size:
@@ -60,7 +61,7 @@ def _require_last_element(dataset: Dataset, file: Path, size: int) -> None:
     with file.open("rb") as stream:
         stream.seek(max(0, size - 8))
         tail = stream.read()
-    rest = 0 if last is None or last.tag != max(dataset.keys()) else size - last.value_tell - last.length
+    rest = 0 if last is None or last.tag != tags[-1] else size - last.value_tell - last.length
     if 0 < rest < 8 and tail[-rest:].strip(b"\0"):
         raise _refuse(file, f"it ends with {count_noun(rest, 'byte')} within the head of an element")
 
