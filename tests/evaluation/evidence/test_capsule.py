@@ -380,14 +380,6 @@ def a_backslash(files, rnd):
     files["untrained\\x.csv"] = files["cases.csv"]
 
 
-def endless_replicates(files, rnd):
-    files["sources.json"] = files["sources.json"].replace(b'"replicates": 60', b'"replicates": Infinity')
-
-
-def a_thousand_million_replicates(files, rnd):
-    files["sources.json"] = files["sources.json"].replace(b'"replicates": 60', b'"replicates": 1000000000')
-
-
 def a_file_without_end(files, rnd):
     name = rnd.choice(sorted(n for n in files if n.endswith("cohort.json")))
     files[name] = b"[" * 200_000
@@ -429,7 +421,7 @@ FORGERIES = (
     rows_in_another_order, a_case_twice, a_case_of_the_cohort_twice, labels_of_two_cases_swapped,
     labels_swapped_everywhere, recipes_of_two_runs_exchanged, a_seed_everywhere, numbers_rounded,
     probabilities_rounded, a_number_that_is_none, a_file_that_nothing_rests_on, a_second_spelling,
-    another_capital_letter, a_backslash, endless_replicates, a_thousand_million_replicates, a_file_without_end,
+    another_capital_letter, a_backslash, a_file_without_end,
     runs_exchanged_and_numbers_mended,
     a_study, a_label_of_the_cohort, predictions_of_the_other_row, a_row_left_out,
     a_number_that_never_was,
@@ -462,6 +454,27 @@ def test_what_moves_no_number_shows_in_the_published_digest_alone(capsule, tmp_p
     # the table's scores ask for ranks and for calls at one half: sharper probabilities change none of them
     (problem,) = verify_capsule(tmp_path / "forged.capsule", CATALOGUE, published=capsule.digest).problems
     assert problem.endswith("was published")
+
+
+def test_sources_that_mean_nothing_are_refused_in_words_by_both(table, capsule, tmp_path):
+    (tmp_path / "table").mkdir()
+    sound = json.loads((table / "sources.json").read_text())
+    for changed, words in (
+        ({"seeds": [float("nan")]}, "a seed is 'nan'"), ({"seeds": ["0", "1"]}, None), ({"seeds": []}, "no list"),
+        ({"seeds": "01"}, "no list"), ({"seeds": [-1, True]}, "a seed is '-1'"), ({"replicates": 1e300}, "1e+300"),
+        ({"replicates": -60}, "'-60'"), ({"replicates": True}, "whole number"), ({"replicates": 10**9}, "100,000"),
+        ({"rows": {}}, "rows is no list"), ({"rows": [{**sound["rows"][0], "runs": ["../.."]}]}, "no name of a file"),
+        ({"untrained": [3]}, "no object"),
+    ):  # fmt: skip
+        files = files_of(capsule.path)
+        files["sources.json"] = json.dumps({**sound, **changed}).encode()
+        write(files, tmp_path / "changed.capsule", mended=True)
+        (problem,) = verify_capsule(tmp_path / "changed.capsule", CATALOGUE).problems
+        (tmp_path / "table" / "sources.json").write_bytes(files["sources.json"])
+        with pytest.raises(RunError, match="json is damaged") as refused:
+            write_capsule(tmp_path / "table", tmp_path / "out.capsule")
+        assert all((words or "a seed is") in text for text in (problem, str(refused.value))), changed
+    assert not (tmp_path / "out.capsule").exists()
 
 
 def test_any_flipped_byte_is_caught(capsule, tmp_path):

@@ -37,6 +37,7 @@ CASES = "cases.csv"
 UNTRAINED = "untrained"
 WINDOWS = "windows.csv"
 TRAINING_TIME = "training_time.csv"
+MOST_REPLICATES = 100_000
 _HEAD = ("case_id", "study_id", "patient_id", "label", "split")
 
 
@@ -188,8 +189,7 @@ def read_sources(folder: Path) -> dict[str, Any]:
     """
     try:
         fields = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
-        if not isinstance(fields, dict) or not {"rows", "cohort", "replicates", "seeds", "untrained"} <= set(fields):
-            raise ValueError("fields are missing")
+        _require_sources(fields)
     except FileNotFoundError:
         raise RunError(
             f"{folder} holds no finished table with its sources ({SOURCES}).",
@@ -198,6 +198,39 @@ def read_sources(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, OverflowError, RecursionError) as error:
         raise RunError(f"{folder / SOURCES} is damaged ({error}).", "Run the same table command again.") from None
     return fields
+
+
+def _require_sources(fields: Any) -> None:
+    """Refuse what cannot be a table's sources; names of runs, tests and files lead nowhere outside its folder.
+
+    Raises:
+        ValueError: what was got and what was expected.
+    """
+    if not isinstance(fields, dict) or not {"rows", "cohort", "replicates", "seeds", "untrained"} <= set(fields):
+        raise ValueError("fields are missing")
+    replicates, seeds = fields["replicates"], fields["seeds"]
+    if type(replicates) is not int or not 0 < replicates <= MOST_REPLICATES:
+        raise ValueError(
+            f"replicates is {str(replicates)[:40]!r}; a whole number from 1 to {MOST_REPLICATES:,} was expected"
+        )
+    if not isinstance(seeds, list) or not seeds:
+        raise ValueError("seeds is no list of whole numbers")
+    for seed in seeds:
+        if type(seed) is not int or not 0 <= seed < 2**63:
+            raise ValueError(f"a seed is {str(seed)[:40]!r}; a whole number from 0 was expected")
+    for part, words in (("rows", ("name",)), ("untrained", ("name", "file"))):
+        if not isinstance(fields[part], list):
+            raise ValueError(f"{part} is no list")
+        for entry in fields[part]:
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(word), str) for word in words):
+                raise ValueError(f"an entry of {part} is no object with {' and '.join(words)} in words")
+            names = entry["file"].split("/") if part == "untrained" else []
+            for word in ("runs", "tests") if part == "rows" else ():
+                if not isinstance(entry.get(word), list) or not all(isinstance(name, str) for name in entry[word]):
+                    raise ValueError(f"the row {entry['name'][:40]!r} has no list of {word}")
+                names += entry[word]
+            if strange := [name for name in names if name in ("", ".", "..") or set(name) & set("/\\:\0")]:
+                raise ValueError(f"{strange[0][:40]!r} in {part} is no name of a file")
 
 
 def read_evaluation(run: Path, test: str) -> Evaluation:
