@@ -78,6 +78,18 @@ def test_a_recipe_without_changes_is_itself():
         ("wrong_marks: 0.1", "teacher: unguided\n    suggest: 50", "suggest is 50", "strategy"),
         ("wrong_marks: 0.1", "teacher: unguided\n    suggest: {by: x}", "'by' is no word", "strategy"),
         ("wrong_marks: 0.1", "teacher: unguided\n    suggest: {n: 0}", "suggest: n is 0", "from 1 on"),
+        ("seeds: 2", "seeds: .nan", "seeds is nan", "from 1 on"),
+        ("seeds: 2", "seeds: 99999999999", "seeds is 99999999999", "up to 1,000"),
+        ("seeds: 2", "size: 15", "size is 15", "from 16 on"),
+        ("seeds: 2", "seeds: 2\nseeds: 3", "line 4: 'seeds' stands twice", "Fix"),
+        ("seeds: 2", "caption: [x]", "caption is ['x']", "a text"),
+        ("title: Does the weight matter?", "title: 2020-13-45", "month must be in 1..12", "in quotes"),
+        ("title: Does the weight matter?", "title: !!timestamp x", "a value that is none", "in quotes"),
+        ("reference: unguided", "reference: [unguided]", "['unguided'] is no row above", "Rows above: unguided"),
+        ("wrong_marks: 0.1", "teacher: {a: b}", "teacher {'a': 'b'} is no row", "Rows above: unguided"),
+        ("wrong_marks: 0.1", "wrong_marks: .nan", "wrong_marks is nan", "up to 1"),
+        ("wrong_marks: 0.1", "wrong_marks: 2", "wrong_marks is 2", "up to 1"),
+        ("name: guided", 'name: "gui\\nded"', "is no line of up to 200", "Shorten"),
         ("rows:", "rows: 3\nother:", "is no word", "There are"),
         ("title: Does", "title: [Does", "line", "Fix"),
     ],
@@ -90,7 +102,7 @@ def test_mistakes_are_named(tmp_path, old, new, said, remedy):
     assert remedy in f"{caught.value} {caught.value.remedy}"
 
 
-@pytest.mark.parametrize("text", ["", "3", "rows: []", "rows: [3]", "rows: {a: 1}"])
+@pytest.mark.parametrize("text", ["", "3", "rows: []", "rows: [3]", "rows: {a: 1}", "rows: " + "[" * 20_000])
 def test_what_is_no_table_is_refused(tmp_path, text):
     with pytest.raises(RecipeError):
         table_of(tmp_path, text)

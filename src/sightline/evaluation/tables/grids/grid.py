@@ -19,6 +19,8 @@ is executed: it can say what a recipe can say.
 from __future__ import annotations
 
 import difflib
+import math
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from typing import Any
 
 import yaml
 
+from sightline.data.views.image_view import MOST_PIXELS
 from sightline.errors import RecipeError
 from sightline.evaluation.suggestions import require_strategy
 from sightline.evaluation.tables.engines.suggested_marks import Asking
@@ -44,6 +47,21 @@ ROW_WORDS = (
     "name", "recipe", "change", "reference", "train_images", "train_per_class", "wrong_marks", "trained_on",
     "tested_on", "group", "teacher", "suggest",
 )  # fmt: skip
+MOST_SEEDS, MOST_CASES, LONGEST_NAME = 1000, 10**9, 200
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads what YAML's safe loader reads, but no word twice in one place, of which that one keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose words differ."""
+        words: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in words:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+                words.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def read_grid(path: Path, find: Callable[[str], Recipe], catalogue: Catalogue) -> Table:
@@ -71,23 +89,25 @@ def read_grid(path: Path, find: Callable[[str], Recipe], catalogue: Catalogue) -
     for number, row in enumerate(rows, start=1):
         where = f"{path}, row {number}"
         if not isinstance(row, Mapping):
-            raise RecipeError(f"{where} is {row!r}.", "Give each row a name and a recipe.")
+            raise RecipeError(f"{where} is {reprlib.repr(row)}.", "Give each row a name and a recipe.")
         made.append(_build_row(row, made, where, find, catalogue))
     report = _parse_texts(data.get("report", ()), f"{path}: report")
     table = Table(
         name=path.stem,
-        title=str(data.get("title", path.stem)),
+        title=_parse_text(data.get("title", path.stem), f"{path}: title"),
         rows=tuple(made),
-        caption=str(data.get("caption", "")),
-        size=_parse_number(data.get("size", 512), f"{path}: size", int, least=16),
-        seeds=_parse_number(data["seeds"], f"{path}: seeds", int, least=1) if "seeds" in data else None,
+        caption=_parse_text(data.get("caption", ""), f"{path}: caption"),
+        size=_parse_number(data.get("size", 512), f"{path}: size", int, least=16, most=MOST_PIXELS),
+        seeds=_parse_number(data["seeds"], f"{path}: seeds", int, least=1, most=MOST_SEEDS)
+        if "seeds" in data
+        else None,
     )
     return replace(table, metrics=report, leading=report) if report else table
 
 
 def _load(path: Path) -> Mapping[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise RecipeError(f"{path} does not exist.", "Name a table, or a YAML file that describes one.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -99,6 +119,9 @@ def _load(path: Path) -> Mapping[str, Any]:
         line = "" if place is None else f", line {place.line + 1}"
         problem = getattr(error, "problem", None) or "it is no YAML"
         raise RecipeError(f"{path}{line}: {problem}.", "Fix the line; indent by blanks, not tabs.") from None
+    except (ValueError, AttributeError, TypeError, ArithmeticError) as error:
+        # a day that is none, or a tag such as !!int before a text
+        raise RecipeError(f"{path} holds a value that is none ({error}).", "Put texts in quotes.") from None
     if not isinstance(data, Mapping):
         raise RecipeError(f"{path} describes no table.", f"Write {', '.join(TABLE_WORDS)} at its top level.")
     return data
@@ -111,31 +134,37 @@ def _build_row(
     for word in ("name", "recipe"):
         if not isinstance(data.get(word), str) or not data[word].strip():
             raise RecipeError(f"{where} has no {word}.", f"Write `{word}:` and a text.")
-    name = data["name"]
-    if name in {row.name for row in above}:
+    name = data["name"].strip()
+    if not name.isprintable() or len(name) > LONGEST_NAME:
+        raise RecipeError(
+            f"{where}: the name {reprlib.repr(name)} is no line of up to {LONGEST_NAME} characters.", "Shorten it."
+        )
+    names = {row.name for row in above}
+    if name in names:
         raise RecipeError(f"{where}: there is a row {name!r} already.", "Give every row a name of its own.")
     reference = data.get("reference")
-    if reference is not None and reference not in {row.name for row in above}:
+    if reference is not None and (not isinstance(reference, str) or reference not in names):
         raise RecipeError(
-            f"{where}: the reference {reference!r} is no row above {name!r}.",
+            f"{where}: the reference {reprlib.repr(reference)} is no row above {name!r}.",
             f"Rows above: {', '.join(row.name for row in above) or 'none'}.",
         )
     change = data.get("change", {})
     if not isinstance(change, Mapping):
-        raise RecipeError(f"{where}: change is {change!r}.", "Write fields and values, e.g. {weight: 0.3}.")
+        raise RecipeError(f"{where}: change is {reprlib.repr(change)}.", "Write fields and values, e.g. {weight: 0.3}.")
     recipe = change_recipe(find(data["recipe"]), change, catalogue, where)
     numbers: dict[str, Any] = {
-        word: _parse_number(data[word], f"{where}: {word}", int, least=1)
+        word: _parse_number(data[word], f"{where}: {word}", int, least=1, most=MOST_CASES)
         for word in ("train_images", "train_per_class")
         if word in data
     }
     if "wrong_marks" in data:
-        numbers["wrong_marks"] = _parse_number(data["wrong_marks"], f"{where}: wrong_marks", float, least=0)
+        numbers["wrong_marks"] = _parse_number(data["wrong_marks"], f"{where}: wrong_marks", float, least=0, most=1)
     sources: dict[str, Any] = {
         w: _parse_texts(data[w], f"{where}: {w}") for w in ("trained_on", "tested_on") if w in data
     }
     teaching = _parse_teaching(data, above, where)
-    return Row(name, recipe, reference, group=str(data.get("group", "")), **numbers, **sources, **teaching)
+    group = _parse_text(data.get("group", ""), f"{where}: group")
+    return Row(name, recipe, reference, group=group, **numbers, **sources, **teaching)
 
 
 def _parse_teaching(data: Mapping[str, Any], above: Sequence[Row], where: str) -> dict[str, Any]:
@@ -143,17 +172,19 @@ def _parse_teaching(data: Mapping[str, Any], above: Sequence[Row], where: str) -
     teacher, suggest = data.get("teacher"), data.get("suggest")
     if teacher is None and suggest is None:
         return {}
-    if teacher not in {row.name for row in above}:
+    if not isinstance(teacher, str) or teacher not in {row.name for row in above}:
         raise RecipeError(
-            f"{where}: the teacher {teacher!r} is no row above it.",
+            f"{where}: the teacher {reprlib.repr(teacher)} is no row above it.",
             f"Rows above: {', '.join(row.name for row in above) or 'none'}.",
         )
     if suggest is None:
         return {"teacher": teacher}
     if not isinstance(suggest, Mapping):
-        raise RecipeError(f"{where}: suggest is {suggest!r}.", "Write for example {strategy: uncertainty, n: 50}.")
+        raise RecipeError(
+            f"{where}: suggest is {reprlib.repr(suggest)}.", "Write for example {strategy: uncertainty, n: 50}."
+        )
     _refuse_other_words(suggest, ("strategy", "n"), f"{where}: suggest")
-    n = _parse_number(suggest.get("n", Asking.n), f"{where}: suggest: n", int, least=1)
+    n = _parse_number(suggest.get("n", Asking.n), f"{where}: suggest: n", int, least=1, most=MOST_CASES)
     strategy = str(suggest.get("strategy", Asking.strategy))
     require_strategy(strategy)
     return {"teacher": teacher, "teaching": Asking(strategy, n)}
@@ -214,15 +245,22 @@ def _suggest_nearest(word: str, known: Sequence[str]) -> str:
     return f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}."
 
 
-def _parse_number(value: Any, where: str, kind: type, *, least: float) -> Any:
+def _parse_number(value: Any, where: str, kind: type, *, least: float, most: float) -> Any:
     whole = isinstance(value, int) and not isinstance(value, bool)
-    if not (whole or (kind is float and isinstance(value, float))) or value < least:
-        raise RecipeError(f"{where} is {value!r}.", f"Write a number from {least:g} on.")
+    fraction = kind is float and isinstance(value, float) and math.isfinite(value)
+    if not (whole or fraction) or not least <= value <= most:
+        raise RecipeError(f"{where} is {reprlib.repr(value)}.", f"Write a number from {least:g} on, up to {most:,}.")
     return kind(value)
+
+
+def _parse_text(value: Any, where: str) -> str:
+    if value is None or isinstance(value, Mapping | list | set | bytes):
+        raise RecipeError(f"{where} is {reprlib.repr(value)}.", "Write a text, in quotes where it holds signs.")
+    return str(value)
 
 
 def _parse_texts(value: Any, where: str) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
-        raise RecipeError(f"{where} is {value!r}.", "Write a list of texts: [image-wise AUC].")
+        raise RecipeError(f"{where} is {reprlib.repr(value)}.", "Write a list of texts: [image-wise AUC].")
     return tuple(texts)
