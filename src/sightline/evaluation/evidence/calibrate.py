@@ -57,6 +57,18 @@ class CalibrationChoice:
     confidence: Kind = "doctor"
     sets: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse shares that are none before anything is predicted."""
+        aims = [("sensitivity", aim) for aim in self.sensitivities]
+        aims += [("specificity", aim) for aim in self.specificities]
+        aims += [] if self.coverage is None else [("coverage", self.coverage)]
+        for name, share in aims:
+            if not 0.0 < share <= 1.0:
+                raise RunError(f"{name} is {share}; a share above 0, up to 1 was expected.", "Write for example 0.95.")
+        for name, rate in (("miss rate", self.miss_rate), ("sets", self.sets)):
+            if rate is not None and not 0.0 < rate < 1.0:
+                raise RunError(f"{name} is {rate}; a rate between 0 and 1 was expected.", "Write for example 0.05.")
+
 
 def calibrate(
     run: Run, cohort: Cohort, choice: CalibrationChoice, *, local: Cohort | None = None, engine: Engine | None = None

@@ -107,7 +107,7 @@ def read_grid(path: Path, find: Callable[[str], Recipe], catalogue: Catalogue) -
 
 def _load(path: Path) -> Mapping[str, Any]:
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        data = _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except FileNotFoundError:
         raise RecipeError(f"{path} does not exist.", "Name a table, or a YAML file that describes one.") from None
     except (OSError, UnicodeDecodeError) as error:
