@@ -32,12 +32,12 @@ FLIPPED = 60
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """Two rows, two trainings each, the second taught by the first, on a tiny cohort: 14 test images of 7 patients."""
+    """Two rows, two trainings each, the second taught by the first and of other seeds, on a tiny cohort: 14 test images of 7 patients."""
     place = tmp_path_factory.mktemp("capsule")
     cohort = make_cohort(place / "cohort", patients=42)
     rows = (
         Row("baseline", tiny_recipe(guidance=None, weight=0.0, steps=4)),
-        Row("guided", tiny_recipe(steps=4), reference="baseline", teacher="baseline"),
+        Row("guided", tiny_recipe(steps=4), reference="baseline", teacher="baseline", seed_offset=5),
     )
     out = place / "table"
     result = run_table(

@@ -113,7 +113,7 @@ def _check_belonging(folder: Path, result: TableResult, sources: Mapping[str, An
         if len(set(row.folders)) != len(row.folders):
             problems.append(f"row {row.row.name} counts a run twice")
         for seed, run in zip(sources["seeds"], row.folders, strict=False):
-            problems += _check_run(run, splits, seed)
+            problems += _check_run(run, splits, seed + row.row.seed_offset)
             title = json.loads((run / "recipe.json").read_text(encoding="utf-8")).get("title")
             if title != f"{row.row.name}, seed {seed}":
                 problems.append(f"run {run.name} of row {row.row.name}, seed {seed}, was trained as {title!r}")

@@ -89,6 +89,7 @@ def write_sources(result: TableResult, out: Path, replicates: int) -> None:
             "why_not": None if row.why_not is None else str(row.why_not),
             "trained_on": list(row.row.trained_on),
             "tested_on": list(row.row.tested_on),
+            **({"seed_offset": row.row.seed_offset} if row.row.seed_offset else {}),
             **({"teacher": row.row.teacher, "teaching": row.row.teaching.notation()} if row.row.teacher else {}),
         }
         for row in result.rows
@@ -169,7 +170,10 @@ def read_result(folder: Path, catalogue: Catalogue) -> TableResult:
         # a row that did not run has no recipe on disk, and needs none: its one line says why
         recipe = read_recipe((folders or every)[0] / "recipe.json", catalogue)
         trained, tested = (tuple(fields[side]) for side in ("trained_on", "tested_on"))
-        row = Row(fields["name"], recipe, fields["reference"], trained_on=trained, tested_on=tested)
+        offset = int(fields.get("seed_offset", 0))
+        row = Row(
+            fields["name"], recipe, fields["reference"], trained_on=trained, tested_on=tested, seed_offset=offset
+        )  # fmt: skip
         ran = folders if why is None else ()
         evaluations = {test: tuple(read_evaluation(run, test) for run in ran) for test in fields["tests"]}
         rows.append(row)
