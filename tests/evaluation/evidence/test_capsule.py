@@ -32,7 +32,7 @@ FLIPPED = 60
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """Two rows, two trainings each, the second taught by the first and of other seeds, on a tiny cohort: 14 test images of 7 patients."""
+    """Two rows, two trainings each, the second taught by the first; a tiny cohort: 14 test images of 7 patients."""
     place = tmp_path_factory.mktemp("capsule")
     cohort = make_cohort(place / "cohort", patients=42)
     rows = (
