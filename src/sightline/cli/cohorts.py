@@ -190,12 +190,14 @@ def run_import(word: str, source: Path, destination: Path, options: object) -> i
     from sightline.data.audit.audit import describe_placeholders
     from sightline.data.datasets.folder.writer import write_cohort
     from sightline.data.datasets.layouts import read_layout
-    from sightline.io.files import hold_folder
+    from sightline.io.files import BEGUN, hold_folder
     from sightline.io.picture import write_rejects
     from sightline.io.progress import show_progress
     from sightline.structures.identifiers import group_alike_names
 
     with hold_folder(destination):
+        if (destination / BEGUN).exists():
+            print(f"{destination}: an import that did not end left it unfinished; it begins again.", file=sys.stderr)
         cohort, rejects = read_layout(word, source, options, destination, show_progress)
         write_cohort(cohort, destination)
         if rejects:

@@ -5,11 +5,12 @@ import pytest
 import SimpleITK as sitk
 from support.ct_slices import write_slice
 
+from sightline.cli.cohorts import run_import
 from sightline.data.datasets.ct_series import Options
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.data.datasets.layouts import read_layout
-from sightline.errors import LayoutError
+from sightline.errors import LayoutError, SightlineError
 from sightline.io.nifti import read_volume
 
 HU = np.random.default_rng(0).integers(-1000, 1500, (6, 4, 5))  # slice, row, column
@@ -87,9 +88,29 @@ def test_what_cannot_be_a_volume_is_named_and_the_rest_goes_on(tmp_path):
     assert [case.case_id for case in kept] == ["1.2.1", "1.2.4"]
 
 
+def test_a_split_that_fails_leaves_a_folder_that_begins_again(tmp_path, capsys):
+    out = tmp_path / "out"
+    for number in range(2):
+        series(tmp_path / "ct" / f"s{number}", number)
+    (tmp_path / "truth.csv").write_text("folder,label\ns0,intact\ns1,fractured\n")
+    with pytest.raises(SightlineError):
+        run_import("dicom_ct", tmp_path / "ct", out, Options(labels=tmp_path / "truth.csv"))
+    assert sorted(path.name for path in out.iterdir()) == [".unfinished", "images"]
+    (out / "images" / "of_another_source.nii.gz").touch()
+    assert run_import("dicom_ct", tmp_path / "ct", out, Options()) == 0
+    assert "left it unfinished; it begins again" in capsys.readouterr().err
+    assert not (out / ".unfinished").exists() and len(list((out / "images").iterdir())) == 2
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "mine.txt").touch()
+    with pytest.raises(LayoutError, match="not an empty folder"):
+        run_import("dicom_ct", tmp_path / "ct", tmp_path / "foreign", Options())
+    assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["mine.txt"]
+
+
 def test_nothing_to_read_is_refused(tmp_path):
     with pytest.raises(LayoutError, match="no such folder"):
         read_layout("dicom_ct", tmp_path / "none", Options(), tmp_path / "c")
+    assert not (tmp_path / "c").exists()
     (tmp_path / "empty").mkdir()
     with pytest.raises(LayoutError, match="no slices of a CT"):
         read_layout("dicom_ct", tmp_path / "empty", Options(), tmp_path / "c")

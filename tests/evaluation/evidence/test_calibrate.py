@@ -100,6 +100,13 @@ def test_what_cannot_be_calibrated_is_refused(world):
     assert sum("were trained on, so the numbers are too good" in note for note in known) == 1
 
 
+def test_shares_that_are_none_are_refused_before_anything_is_predicted():
+    for name in ("sensitivities", "specificities", "miss_rate", "coverage", "sets"):
+        for share in (float("nan"), float("inf"), 2.0, -1.0, 0.0):
+            with pytest.raises(RunError, match=r"(share above 0, up to 1|rate between 0 and 1) was expected"):
+                CalibrationChoice(**{name: (share,) if name.endswith("ties") else share})
+
+
 def test_two_runs_are_compared_by_every_test(world, tmp_path):
     cohort, runs = world
     found = compare_runs(runs[:1], runs[1:], cohort.split("test"), margin=0.1, replicates=50, engine=QUIET)

@@ -1,8 +1,11 @@
 """The gate's first check: words of hospitals, and every reason that a header can give."""
 
+import math
+
 import pydicom
 import pytest
 
+from sightline.errors import RunError
 from sightline.inference.gate.header import (
     HeaderLimits,
     check_header,
@@ -75,6 +78,12 @@ def test_an_empty_word_takes_images_that_do_not_say():
     limits = HeaderLimits(body_part=("WRIST", ""), view=("",))
     assert check_header(facts(BodyPartExamined="", ViewPosition=""), limits) == ""
     assert check_header(facts(BodyPartExamined="FOOT", ViewPosition=""), limits) != ""
+
+
+@pytest.mark.parametrize("ages", [(math.nan, 90), (18, math.nan), (-1, 90), (90, 18), (math.inf, math.inf)])
+def test_ages_of_nobody_are_refused(ages):
+    with pytest.raises(RunError, match="hold no patient"):
+        HeaderLimits(age=ages)
 
 
 def test_ages():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from sightline.data.split import split_cohort
 from sightline.errors import LayoutError, SightlineError, UnreadableFile
 from sightline.io.ct import require_hounsfield
 from sightline.io.dicom.series import FoundSeries, find_series
-from sightline.io.files import make_file_name
+from sightline.io.files import BEGUN, make_file_name
 from sightline.io.nifti import write_volume
 from sightline.io.picture import Reject
 from sightline.io.tables import CsvRow, read_table
@@ -79,6 +80,9 @@ def cut(
             f"{source}: no slices of a CT were found; {others} other DICOM objects and {len(unread)} unreadable files.",
             "Give the folder that holds the CT series; radiographs are imported with the layout dicom.",
         )
+    if (destination / BEGUN).exists():
+        # of a call that was stopped or refused; another source would leave its volumes beside ours
+        shutil.rmtree(destination / "images", ignore_errors=True)
     cases: list[Case] = []
     names: set[str] = set()
     with progress("series", len(found)) if progress is not None else nullcontext(_ignore_progress) as advance:

@@ -6,14 +6,15 @@ help and the page on cohorts follow from them. Modules are imported on first use
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sightline.errors import LayoutError
+from sightline.io.files import BEGUN, LOCK_NAME, mark_whole, require_empty
 
 if TYPE_CHECKING:
     from sightline.io.picture import Reject
@@ -81,6 +82,27 @@ def _join_reasons(rejects: Sequence[Reject], most: int = 20) -> str:
     return "".join(f" ({n}) {reject.reason}" for n, reject in enumerate(rejects[:most], start=1)) + more
 
 
+@contextmanager
+def _begin_volumes(destination: Path) -> Iterator[None]:
+    """Mark a folder as begun while volumes are written into it; `write_cohort` takes the mark away.
+
+    What fails before the first volume leaves nothing, what fails later a folder that the same call begins again.
+    """
+    if (destination / "cohort.json").exists():
+        yield  # a cohort of the same name is replaced; `write_cohort` refuses others
+        return
+    new = not destination.exists()
+    require_empty(destination)
+    try:
+        yield
+    except BaseException:
+        if not any(entry.name != BEGUN for entry in destination.iterdir() if not entry.name.endswith(LOCK_NAME)):
+            mark_whole(destination)
+            if new:
+                destination.rmdir()
+        raise
+
+
 def read_layout(
     word: str,
     source: str | Path,
@@ -111,7 +133,8 @@ def read_layout(
     if layout.cut is not None:
         if destination is None:
             raise LayoutError(f"{word} writes volumes and needs a destination.", "Name the folder to write.")
-        cohort, rejects = layout.cut(Path(source), Path(destination), chosen, progress)
+        with _begin_volumes(Path(destination)):
+            cohort, rejects = layout.cut(Path(source), Path(destination), chosen, progress)
         return cohort, tuple(rejects)
     assert layout.read is not None
     read = layout.read(Path(source), chosen)

@@ -49,6 +49,7 @@ def fit_gate(
         RunError: another cohort than the run's, no picture that reads, or modality or body part that neither the cases
             nor the person say.
     """
+    HeaderLimits(age=age)  # refused before any picture is read
     if cohort.fingerprint() != run.cohort["fingerprint"]:
         raise RunError(
             f"{cohort.root} is not the cohort that {run.folder} was trained on (fingerprint "

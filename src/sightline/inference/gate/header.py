@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
+from sightline.errors import RunError
 from sightline.io.dicom.radiograph import read_text
 
 Facts = Mapping[str, Any]
@@ -69,6 +70,15 @@ class HeaderLimits:
     view: tuple[str, ...] | None = None
     laterality: tuple[str, ...] | None = None
     age: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse ages that no patient can have."""
+        if self.age is not None and not (0.0 <= self.age[0] <= self.age[1] and math.isfinite(self.age[0])):
+            raise RunError(
+                f"The ages {self.age[0]} to {self.age[1]} hold no patient; the youngest and the oldest in years were "
+                "expected.",
+                "Write for example --age 18 90, or --age 18 inf.",
+            )
 
     def to_plain(self) -> dict[str, Any]:
         """As it stands in gate.json."""
