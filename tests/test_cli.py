@@ -187,7 +187,7 @@ def test_predict_files_and_folders(type_in, place, tmp_path):
     pictures = sorted((place / "tiny cohort" / "images").iterdir())[:2]
     (tmp_path / "broken.png").write_bytes(pictures[0].read_bytes()[:100])
     code, text, _ = type_in("predict", place / "run", *pictures, tmp_path, "--out", tmp_path / "out", *ON)
-    assert code == 0 and "2 pictures predicted, 1 files rejected" in text
+    assert code == 0 and "2 pictures predicted, 1 file rejected" in text
     code, text, _ = type_in("predict", place / "run", tmp_path / "broken.png", "--out", tmp_path / "none", *ON)
     assert code == 1 and "0 pictures predicted" in text
     (row,) = csv.DictReader((tmp_path / "none" / "rejects.csv").open())

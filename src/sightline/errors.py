@@ -22,7 +22,7 @@ def count_noun(number: int, noun: str, plural: str = "") -> str:
     """A number and its noun, for messages: `1 patient`, `3 patients`.
 
     Example:
-        >>> counted(1, "study", "studies"), count_noun(1_200, "patient")
+        >>> count_noun(1, "study", "studies"), count_noun(1_200, "patient")
         ('1 study', '1200 patients')
     """
     return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from sightline.cli.options import DeviceOptions, hold_folder, make_engine
-from sightline.errors import RunError
+from sightline.errors import RunError, count_noun
 
 if TYPE_CHECKING:
     from sightline.inference.ct.predict import CtOptions
@@ -83,7 +83,7 @@ class Predict:
         self._refuse_ct_words()
         engine, dicom = make_engine(self.on), self._choose_dicom(run)
         read, rejects = predict_files(run, self.inputs, self.out, engine, self.studies, dicom)
-        print(f"{read} pictures predicted, {rejects} files rejected; see {self.out}")
+        print(f"{count_noun(read, 'picture')} predicted, {count_noun(rejects, 'file')} rejected; see {self.out}")
         return _choose_exit_code(read, self.out)
 
     def _predict_without_torch(self) -> int:
@@ -114,7 +114,7 @@ class Predict:
         read, rejects = read_files(
             run.facts, run.network, self.inputs, self.out, quiet=self.on.quiet, study_table=self.studies, dicom=dicom
         )
-        print(f"{read} pictures predicted, {rejects} files rejected; see {self.out}")
+        print(f"{count_noun(read, 'picture')} predicted, {count_noun(rejects, 'file')} rejected; see {self.out}")
         return _choose_exit_code(read, self.out)
 
     def _build_ct_options(self) -> CtOptions:
@@ -232,7 +232,10 @@ class Explain:
         else:
             with hold_folder(self.out):
                 read, rejects = explain_files(run, self.inputs, self.out, self.explainers, engine)
-        print(f"{read} pictures explained, {rejects} files rejected; read {self.out / 'preflight.md'} first")
+        print(
+            f"{count_noun(read, 'picture')} explained, {count_noun(rejects, 'file')} rejected; "
+            f"read {self.out / 'preflight.md'} first"
+        )
         return _choose_exit_code(read, self.out)
 
 

@@ -81,7 +81,7 @@ def test_what_cannot_be_a_volume_is_named_and_the_rest_goes_on(tmp_path):
     cohort, rejects = read_layout("dicom_ct", tmp_path, Options(), tmp_path / "cohort")
     assert [case.case_id for case in cohort] == ["1.2.1"]
     reasons = {reject.file.name: reject.reason for reject in rejects}
-    assert "1 slices are missing" in reasons["gap"] and "gantry tilted by 17.7 degrees" in reasons["tilt"]
+    assert "1 slice is missing" in reasons["gap"] and "gantry tilted by 17.7 degrees" in reasons["tilt"]
     assert "a series of 1 slice" in reasons["one"] and "grey-scale picture" in reasons["window"]
     assert "torn.dcm" in reasons and len(rejects) == 5
     kept, _ = read_layout("dicom_ct", tmp_path, Options(check_values=False), tmp_path / "again")

@@ -58,7 +58,7 @@ def test_an_image_without_visible_parts_has_no_region(tmp_path):
         ("image_class_labels.txt", "1 1\n", "1 9\n", "Image 1 has class 9"),
         ("parts/part_locs.txt", "1 1 40.0", "1 1 x", "line 1 is no part location"),
         ("train_test_split.txt", "1 1\n", "1 1,x\n", "image 1 is '1,x', not 0 or 1"),
-        ("parts/part_locs.txt", "1 1 40.0 20.0 1\n1 2 0.0 0.0 0\n", "", "no line of 1 images"),
+        ("parts/part_locs.txt", "1 1 40.0 20.0 1\n1 2 0.0 0.0 0\n", "", "no line of 1 image,"),
         ("parts/part_locs.txt", "1 1 40.0", "99 1 40.0", "line 1 is of image 99"),
         ("images.txt", "2 001", "1 001", "line 2 repeats the id '1'"),
     ],

@@ -90,10 +90,10 @@ def test_rounded_positions_are_even_enough(tmp_path):
     [
         (
             (0, 2, 4, 8, 10, 12),
-            r"1 slices are missing: the distance from IM0014 to IM0021 is 4\.00 mm, elsewhere 2\.00",
+            r"1 slice is missing: the distance from IM0014 to IM0021 is 4\.00 mm, elsewhere 2\.00",
         ),
         ((0, 2, 4, 6, 8, 18), "4 slices are missing"),
-        ((0, 2, 4, 4, 6, 8), "1 slices stand where another stands already"),
+        ((0, 2, 4, 4, 6, 8), "1 slice stands where another stands already"),
         ((0, 2, 4, 6.5, 8, 10), r"unevenly spaced: from 1\.50 to 2\.50 mm"),
         ((0, 1, 2.2, 3.6, 4.8, 6.5), "unevenly spaced"),
     ],

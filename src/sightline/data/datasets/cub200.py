@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sightline.errors import LayoutError
+from sightline.errors import LayoutError, count_noun
 from sightline.io.tables import find_path_inside, read_text
 from sightline.structures.case import Case, Cohort
 from sightline.structures.rasterize import Points
@@ -140,7 +140,9 @@ def _read_parts(path: Path, known: dict[str, str]) -> dict[str, list[tuple[float
             parts.setdefault(image_id, []).append((row + 0.5, column + 0.5))
     lost = sorted(known.keys() - named)
     if lost:  # also images without a visible part have their lines
-        raise LayoutError(f"{path} has no line of {len(lost)} images, e.g. {lost[:3]}.", "Unpack the data set again.")
+        raise LayoutError(
+            f"{path} has no line of {count_noun(len(lost), 'image')}, e.g. {lost[:3]}.", "Unpack the data set again."
+        )
     return parts
 
 

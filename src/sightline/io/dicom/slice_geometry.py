@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.errors import UnreadableFile
+from sightline.errors import UnreadableFile, count_noun
 from sightline.structures.frame import FloatArray
 
 # a position rounded to 0.1 mm is off by half of that; more than this is no rounding
@@ -118,7 +118,8 @@ def _require_even_step(folder: Path, slices: Sequence[SlicePlace]) -> float:
         copy = one.uid and one.uid == other.uid
         same = "the same SOPInstanceUID: a copy" if copy else "copies, or two acquisitions or reconstructions"
         raise UnreadableFile(
-            f"{folder}: {len(twins)} slices stand where another stands already, e.g. {one.file.name} and "
+            f"{folder}: {count_noun(len(twins), 'slice stands', 'slices stand')} where another stands already, "
+            f"e.g. {one.file.name} and "
             f"{other.file.name} ({same}).",
             "Give a folder with one slice at each place.",
         )
@@ -128,7 +129,8 @@ def _require_even_step(folder: Path, slices: Sequence[SlicePlace]) -> float:
         at = int(missing[0])
         count = int(np.rint(gaps[missing] / usual - 1).sum())
         raise UnreadableFile(
-            f"{folder}: {count} slices are missing: the distance from {slices[at].file.name} to "
+            f"{folder}: {count_noun(count, 'slice is', 'slices are')} missing: "
+            f"the distance from {slices[at].file.name} to "
             f"{slices[at + 1].file.name} is {gaps[at]:.2f} mm, elsewhere {usual:.2f} mm.",
             "Copy the series again, all slices of it.",
         )

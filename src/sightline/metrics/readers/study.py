@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.errors import LayoutError, RunError, UnreadableFile
+from sightline.errors import LayoutError, RunError, UnreadableFile, count_noun
 
 TRUTH = "truth"
 _BEGIN = "BEGIN DATA:"
@@ -120,7 +120,8 @@ class ReaderStudy:
         if missing:
             m, r, c = missing[0]
             raise RunError(
-                f"{len(missing)} ratings are missing, e.g. of reader {r!r}, case {c!r}, modality {m!r}.",
+                f"{count_noun(len(missing), 'rating is', 'ratings are')} missing, "
+                f"e.g. of reader {r!r}, case {c!r}, modality {m!r}.",
                 "The analysis needs a fully crossed study: leave out readers or cases that are incomplete.",
             )
         ratings = np.array([[[found[m, r, c] for c in cases] for r in readers] for m in modalities])

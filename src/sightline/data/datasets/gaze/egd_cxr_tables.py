@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sightline.data.datasets.gaze.recordings import compute_time_until_next
-from sightline.errors import LayoutError
+from sightline.errors import LayoutError, count_noun
 from sightline.io.tables import find_dialect, find_text_encoding, require_even_rows
 from sightline.structures.frame import FloatArray
 from sightline.structures.gaze import LONGEST_DWELL_S
@@ -102,7 +102,7 @@ def read_master(path: Path, classes: Sequence[str]) -> tuple[list[Record], int]:
         )
     repeated = len(records) - len({record.dicom_id for record in records})
     if repeated:
-        raise LayoutError(f"{path} names {repeated} images twice.", "Restore the published file.")
+        raise LayoutError(f"{path} names {count_noun(repeated, 'image')} twice.", "Restore the published file.")
     with path.open("rb") as file:
         lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
     return records, lines - 1
