@@ -266,7 +266,7 @@ def test_the_curve_goes_through_t13_and_through_what_is_not_cut():
 
 @pytest.mark.parametrize(("side", "spacing_mm"), [(1, 1.0), (96, 0.0), (96, np.nan)])
 def test_patches_of_no_size(side, spacing_mm):
-    with pytest.raises(GeometryError, match="is none"):
+    with pytest.raises(GeometryError, match="cannot be cut"):
         placed(a_ct(), side=side, spacing_mm=spacing_mm)
 
 

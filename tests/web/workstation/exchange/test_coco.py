@@ -108,7 +108,7 @@ def test_cvat_comes_in_and_what_cannot_be_used_is_a_line(studio, tmp_path):
     assert count == 2
     assert [(what, why[:20]) for what, why in rejects] == [
         ("annotation 3", "A box has a size on "),
-        ("annotation 4", "its image is none of"),
+        ("annotation 4", "its image is not in "),
     ]
     export_coco(studio.desk, tmp_path / "out", "cvat")
     found = json.loads((tmp_path / "out" / "annotations.json").read_text())["annotations"]
