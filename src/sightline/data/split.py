@@ -36,12 +36,7 @@ def split_cohort(
     Raises:
         CohortError: fractions that are no shares, fewer groups than parts, or groups that divide a patient.
     """
-    shares = np.array([float(f) for f in fractions])
-    if len(shares) != 3 or not np.isfinite(shares).all() or (shares < 0).any() or not math.isclose(shares.sum(), 1.0):
-        raise CohortError(
-            f"Split fractions must be three shares (train, val, test) that add up to 1; got {list(fractions)}.",
-            "For example 0.7 0.1 0.2.",
-        )
+    shares = _require_shares(fractions)
     if not len(cohort):
         raise CohortError(f"Cohort {cohort.name!r} has no cases to split.", "Check the filter or the import.")
     name_of = group or (lambda case: case.patient_id)
@@ -61,8 +56,23 @@ def split_cohort(
     random = np.random.default_rng(seed)
     tries = [_assign(counts, shares, random.permutation(len(names))) for _ in range(TRIES)]
     _, assigned = min(tries, key=lambda attempt: attempt[0])
-    cases = tuple(replace(case, split=SPLITS[assigned[i]]) for case, i in zip(cohort, index, strict=True))
-    about = f"train {shares[0]:g}, val {shares[1]:g}, test {shares[2]:g}; grouped by patient, by label, seed {seed}"
+    splits = [SPLITS[assigned[i]] for i in index]
+    return _put_into_splits(cohort, splits, shares, f"grouped by patient, by label, seed {seed}")
+
+
+def _require_shares(fractions: Sequence[float]) -> NDArray[np.float64]:
+    shares = np.array([float(f) for f in fractions])
+    if len(shares) != 3 or not np.isfinite(shares).all() or (shares < 0).any() or not math.isclose(shares.sum(), 1.0):
+        raise CohortError(
+            f"Split fractions must be three shares (train, val, test) that add up to 1; got {list(fractions)}.",
+            "For example 0.7 0.1 0.2.",
+        )
+    return shares
+
+
+def _put_into_splits(cohort: Cohort, splits: Sequence[Split], shares: NDArray[np.float64], how: str) -> Cohort:
+    cases = tuple(replace(case, split=split) for case, split in zip(cohort, splits, strict=True))
+    about = f"train {shares[0]:g}, val {shares[1]:g}, test {shares[2]:g}; {how}"
     result = replace(cohort, cases=cases, about={**cohort.about, "split": about})
     refuse_leakage(result)
     return result
@@ -89,24 +99,19 @@ def draw_fresh_test(cohort: Cohort, fractions: Sequence[float] = (0.7, 0.1, 0.2)
             f"{len(cohort)}: a fresh test needs some to retire, and others to draw from.",
             "Split it first: sightline cohort split.",
         )
-    factor = len(cohort) / len(rest)
-    dealt = [float(fractions[part]) * factor for part in (1, 2)] if len(fractions) == 3 else []
-    if dealt and sum(dealt) > 1.0 + 1e-9:
+    wanted = _require_shares(fractions)
+    dealt = wanted[1:] * len(cohort) / len(rest)
+    if dealt.sum() > 1.0 + 1e-9:
         raise CohortError(
-            f"{fractions[1]:g} of {count_noun(len(cohort), 'image')} for validation and {fractions[2]:g} for testing "
+            f"{wanted[1]:g} of {count_noun(len(cohort), 'image')} for validation and {wanted[2]:g} for testing "
             f"are more than the {len(rest)} images of patients that no test has seen.",
             "Ask for smaller shares.",
         )
-    shares = (max(0.0, 1.0 - sum(dealt)), *dealt) if math.isclose(sum(fractions), 1.0) else tuple(fractions)
-    parts = {case.case_id: case.split for case in split_cohort(rest, shares, seed)}
-    cases = tuple(replace(case, split=parts.get(case.case_id, "train")) for case in cohort)
-    about = (
-        f"train {fractions[0]:g}, val {fractions[1]:g}, test {fractions[2]:g}; the patients of an earlier test train; "
-        f"grouped by patient, by label, seed {seed}"
-    )
-    result = replace(cohort, cases=cases, about={**cohort.about, "split": about})
-    refuse_leakage(result)
-    return result
+    shares = (max(0.0, 1.0 - float(dealt.sum())), *dealt.tolist())
+    parts: dict[str, Split | None] = {case.case_id: case.split for case in split_cohort(rest, shares, seed)}
+    splits: list[Split] = [parts.get(case.case_id) or "train" for case in cohort]
+    how = f"the patients of an earlier test train; grouped by patient, by label, seed {seed}"
+    return _put_into_splits(cohort, splits, wanted, how)
 
 
 def _assign(

@@ -465,6 +465,7 @@ def test_sources_that_mean_nothing_are_refused_in_words_by_both(table, capsule, 
         ({"replicates": -60}, "'-60'"), ({"replicates": True}, "whole number"), ({"replicates": 10**9}, "100,000"),
         ({"rows": {}}, "rows is no list"), ({"rows": [{**sound["rows"][0], "runs": ["../.."]}]}, "no name of a file"),
         ({"untrained": [3]}, "no object"),
+        ({"rows": [{**sound["rows"][0], "seed_offset": "100"}]}, "seed_offset is '100'"),
     ):  # fmt: skip
         files = files_of(capsule.path)
         files["sources.json"] = json.dumps({**sound, **changed}).encode()

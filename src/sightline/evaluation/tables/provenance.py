@@ -170,7 +170,7 @@ def read_result(folder: Path, catalogue: Catalogue) -> TableResult:
         # a row that did not run has no recipe on disk, and needs none: its one line says why
         recipe = read_recipe((folders or every)[0] / "recipe.json", catalogue)
         trained, tested = (tuple(fields[side]) for side in ("trained_on", "tested_on"))
-        offset = int(fields.get("seed_offset", 0))
+        offset = fields.get("seed_offset", 0)
         row = Row(
             fields["name"], recipe, fields["reference"], trained_on=trained, tested_on=tested, seed_offset=offset
         )  # fmt: skip
@@ -220,14 +220,14 @@ def _require_sources(fields: Any) -> None:
     if not isinstance(seeds, list) or not seeds:
         raise ValueError("seeds is no list of whole numbers")
     for seed in seeds:
-        if type(seed) is not int or not 0 <= seed < 2**63:
-            raise ValueError(f"a seed is {str(seed)[:40]!r}; a whole number from 0 was expected")
+        _require_seed("a seed", seed)
     for part, words in (("rows", ("name",)), ("untrained", ("name", "file"))):
         if not isinstance(fields[part], list):
             raise ValueError(f"{part} is no list")
         for entry in fields[part]:
             if not isinstance(entry, dict) or not all(isinstance(entry.get(word), str) for word in words):
                 raise ValueError(f"an entry of {part} is no object with {' and '.join(words)} in words")
+            _require_seed("seed_offset", entry.get("seed_offset", 0))
             names = entry["file"].split("/") if part == "untrained" else []
             for word in ("runs", "tests") if part == "rows" else ():
                 if not isinstance(entry.get(word), list) or not all(isinstance(name, str) for name in entry[word]):
@@ -235,6 +235,11 @@ def _require_sources(fields: Any) -> None:
                 names += entry[word]
             if strange := [name for name in names if name in ("", ".", "..") or set(name) & set("/\\:\0")]:
                 raise ValueError(f"{strange[0][:40]!r} in {part} is no name of a file")
+
+
+def _require_seed(name: str, value: object) -> None:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"{name} is {str(value)[:40]!r}; a whole number from 0 was expected")
 
 
 def read_evaluation(run: Path, test: str) -> Evaluation:

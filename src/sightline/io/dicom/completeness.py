@@ -13,7 +13,7 @@ from pydicom.pixels.utils import get_expected_length
 
 from sightline.errors import UnreadableFile, count_noun
 from sightline.io.dicom.limits import DEFLATED
-from sightline.io.dicom.pixels import ENDS_WITH_MARK, JPEG_2000
+from sightline.io.dicom.pixels import ENDS_WITH_MARK, JPEG_2000, has_end_mark
 
 # pixels, of numbers with and without a fraction, spectra, and where pixels are fetched from
 _CONTENT = ("PixelData", "FloatPixelData", "DoubleFloatPixelData", "SpectroscopyData", "PixelDataProviderURL")
@@ -83,7 +83,7 @@ def _require_pixels_to_the_end(dataset: Dataset, file: Path) -> None:
     if syntax in ENDS_WITH_MARK | JPEG_2000:
         for frame in generate_frames(dataset.PixelData, number_of_frames=frames):
             found += 1
-            if b"\xff\xd9" not in frame[-16:]:
+            if not has_end_mark(frame):
                 raise _refuse(file, f"the compressed stream of frame {found} of {frames} has no end")
         if found < frames:
             raise _refuse(file, f"the header states {frames} frames, and {found} follow")

@@ -225,13 +225,18 @@ def _read_bits(header: Any, file: Path) -> tuple[int, int, int]:
     return stored, allocated, high + 1 - stored if native else 0
 
 
+def has_end_mark(frame: bytes) -> bool:
+    """Whether a JPEG or JPEG 2000 stream is whole; its end mark may be followed by a padding byte or two."""
+    return b"\xff\xd9" in frame[-16:]
+
+
 def _decode(header: Any, file: Path, syntax: uid.UID, number: int) -> NDArray[Any]:
     if syntax in ENDS_WITH_MARK:
         frame = get_frame(
             header.PixelData, number, number_of_frames=_read_whole_number(header, "NumberOfFrames", file, 1)
         )
-        # a JPEG decoder fills what is missing with grey; the end mark may be followed by a padding byte or two
-        if b"\xff\xd9" not in frame[-16:]:
+        # a JPEG decoder fills what is missing with grey
+        if not has_end_mark(frame):
             raise UnreadableFile(
                 f"{file}: the JPEG stream ends before its end mark; the file is truncated.",
                 "Export or copy the file again.",

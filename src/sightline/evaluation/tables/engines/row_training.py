@@ -69,9 +69,10 @@ class RowTraining:
     @property
     def taught_by(self) -> Teacher | None:
         """The same, as the run's identity and papers have it."""
-        if self.teacher is None:
+        teacher = self.teacher
+        if teacher is None:
             return None
-        return Teacher(f"{self.teacher.identity} {self.row.teaching.notation()}", self.training.fingerprint())
+        return Teacher(f"{teacher.identity} {self.row.teaching.notation()}", self.training.fingerprint())
 
     @property
     def needs(self) -> tuple[RowTraining, ...]:
@@ -92,8 +93,9 @@ class RowTraining:
     def identity(self) -> str:
         """The name of its run: from recipe, cases, and whatever it is made of or taught by."""
         parts = {name: part.identity for name, part in self.parts.items()}
-        if self.taught_by is not None:
-            parts |= self.taught_by.parts
+        taught_by = self.taught_by
+        if taught_by is not None:
+            parts |= taught_by.parts
         return find_identity(self.out / "runs", self.recipe, self.training, self.catalogue, parts)
 
     @property
@@ -112,21 +114,19 @@ class RowTraining:
         if self.teacher is not None and (self.folder / "DONE").is_file():
             # named by its teacher's identity: it need not be asked again
             return open_run(self.folder, self.catalogue)
-        if self.teacher is not None:
-            marked = self._mark_by(self.teacher)
-            return train(
-                self.recipe,
-                marked,
-                self.folder,
-                self.catalogue,
-                self.engine,
-                conclude=self._choose,
-                teacher=self.taught_by,
-            )
-        if not self.row.parts:
-            return train(self.recipe, self.training, self.folder, self.catalogue, self.engine, conclude=self._choose)
-        parts = {name: part.train_run() for name, part in self.parts.items()}
-        return assemble(self.recipe, self.training, parts, self.folder, self.catalogue, conclude=self._choose)
+        if self.row.parts:
+            parts = {name: part.train_run() for name, part in self.parts.items()}
+            return assemble(self.recipe, self.training, parts, self.folder, self.catalogue, conclude=self._choose)
+        cohort = self.training if self.teacher is None else self._mark_by(self.teacher)
+        return train(
+            self.recipe,
+            cohort,
+            self.folder,
+            self.catalogue,
+            self.engine,
+            conclude=self._choose,
+            teacher=self.taught_by,
+        )
 
     def _choose(self, run: Run) -> Run:
         """The run that knows how boxes are read off its maps."""
