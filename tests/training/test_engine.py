@@ -1,10 +1,12 @@
 """Precision, several devices and the GPU are Fabric's; what they train must be the same training."""
 
 import copy
+import json
 import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +15,10 @@ from safetensors.torch import load_file
 from support.cohorts import tiny_recipe
 from support.paths import ROOT
 
+from sightline.data.views.image_view import View
 from sightline.evaluation.evaluate import evaluate
+from sightline.models.backbones import Backbone
+from sightline.models.cam_classifiers import ClassMapModel
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import (
     Engine,
@@ -21,6 +26,7 @@ from sightline.training.engine import (
     deterministic_operations,
     sync_batch_norms,
 )
+from sightline.training.feature_cache import FeatureCache
 from sightline.training.train import train
 
 
@@ -35,6 +41,31 @@ def test_mixed_precision_trains_and_saves_whole_precision(tiny_cohort, tmp_path)
     assert {t.dtype for t in run.network().state_dict().values()} <= {torch.float32, torch.int64}
     found = evaluate(run, tiny_cohort.split("test"), "test", engine=Engine("cpu", quiet=True))
     assert np.isfinite(found.predictions.probabilities).all()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_processor_without_bfloat16_computes_in_float32_and_says_so(
+    tiny_cohort, tmp_path, monkeypatch, capsys, there
+):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: there)
+    backbone = Backbone(name="mobilenetv2_050", frozen_stages=3, stages=5, frozen_precision="bf16")
+    recipe = tiny_recipe(
+        steps=2, model=ClassMapModel(backbone=backbone), view=View(size=64, draws=1), precision="bf16-mixed"
+    )
+    weights = []
+    for name, recipe_ in (("mixed", recipe), ("float32", replace(recipe, precision="32-true"))):
+        engine = Engine("cpu", quiet=True, features=tmp_path / f"features-{name}")
+        run = train(recipe_, tiny_cohort, tmp_path / name, CATALOGUE, engine)
+        weights.append(run.network().state_dict())
+    same = all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert same != there
+    assert capsys.readouterr().err.count("has no bfloat16") == (0 if there else 1)
+    assert json.loads((tmp_path / "mixed" / "environment.json").read_text())["bfloat16"] is there
+    # features computed in float32 are not mixed with those in bfloat16
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: not there)
+    trunk = run.network().trunk
+    other = FeatureCache(tmp_path / "features-float32", trunk, recipe.view)
+    assert list(other.folder.iterdir()) == [other.folder / "about.txt"]
 
 
 @pytest.mark.slow

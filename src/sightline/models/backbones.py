@@ -21,6 +21,7 @@ from torchvision.models import alexnet
 from sightline.errors import GeometryError, RecipeError, UnreadableFile
 from sightline.models.frozen_stages import FrozenStages, freeze_stages
 from sightline.models.pretrained_weights import Facts, download, find_weight_facts, read_weights, read_weights_tag
+from sightline.structures.evidence import has_bfloat16
 from sightline.structures.identifiers import find_weights
 
 GREY_MEAN, GREY_STD = 0.5, 0.5
@@ -44,8 +45,8 @@ class Backbone:
             network. Each cell then sees less of the image, so that what it says has to be near it (Brendel and Bethge
             2019, BagNet), and training costs less.
         mean, std: input normalisation per channel; None takes what the weights expect.
-        frozen_precision: in what the frozen stages compute, in training and ever after: `bf16` takes about half the
-            time where the processor has it, and lets their features be kept (`models/frozen_stages.py`).
+        frozen_precision: in what the frozen stages compute, in training and ever after: `bf16` (float32 where
+            the processor has none) takes half the time and lets their features be kept (`models/frozen_stages.py`).
         options: further arguments of `timm.create_model`, e.g. `{"drop_path_rate": 0.1}`.
     """
 
@@ -253,7 +254,7 @@ class Trunk(nn.Module):
         return self._shape_as_map(features, images), list(stages)
 
     def frozen_features(self, images: Tensor) -> Tensor:
-        """Packed features [b, n] of the frozen stages, computed in bfloat16; packed ones are handed back.
+        """Packed features [b, n] of the frozen stages, in bfloat16 (computed so where it exists); packed ones stay.
 
         Raises:
             RecipeError: the backbone computes its frozen stages as it does the others.
@@ -264,7 +265,7 @@ class Trunk(nn.Module):
             )
         if images.ndim == 2:
             return images
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=has_bfloat16(images.device)):
             return self.frozen_stages.of_images(self.normalise(images))
 
     def train(self, mode: bool = True) -> Trunk:

@@ -20,7 +20,7 @@ from torch.distributed.nn import functional as collectives
 
 from sightline.errors import RunError
 from sightline.io.progress import require_processes
-from sightline.structures.evidence import Batch
+from sightline.structures.evidence import Batch, has_bfloat16
 
 STATE_EVERY_S = 60.0
 
@@ -57,7 +57,7 @@ class Engine:
         require_processes("workers", self.workers)
 
     def fabric(self, precision: str) -> Fabric:
-        """Fabric for this engine.
+        """Fabric for this engine; float32 in place of mixed bfloat16 on a processor that would have to emulate it.
 
         Raises:
             RunError: this machine has no such device, or Fabric knows no such precision.
@@ -65,7 +65,7 @@ class Engine:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                return Fabric(
+                fabric = Fabric(
                     accelerator=self.device,
                     devices=self.devices,
                     strategy=self.strategy,
@@ -76,6 +76,9 @@ class Engine:
                     f"This machine cannot train on {self.devices} x {self.device!r} in {precision!r}: {error}",
                     "Choose another --device, --devices or --precision; `auto` takes what there is.",
                 ) from None
+        if precision == "bf16-mixed" and not has_bfloat16(fabric.device):
+            return self.fabric("32-true")
+        return fabric
 
 
 @contextmanager

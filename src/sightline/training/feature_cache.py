@@ -21,6 +21,7 @@ from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RunError
 from sightline.structures.case import Case
+from sightline.structures.evidence import has_bfloat16
 
 
 class FixedStages(Protocol):
@@ -73,7 +74,10 @@ class FeatureCache:
     def __init__(self, folder: Path, trunk: HasFrozenStages, view: View) -> None:
         assert trunk.frozen_stages is not None
         self.trunk = trunk
-        text = f"{trunk.frozen_stages.digest()} {view.notation()}"
+        device = next(iter(trunk.parameters())).device  # type: ignore[attr-defined]  # a trunk is a module
+        # machines may share the folder: what one computes in float32 is not mixed with another's bfloat16
+        computed_in = "" if has_bfloat16(device) else " float32"
+        text = f"{trunk.frozen_stages.digest()} {view.notation()}{computed_in}"
         self.folder = folder / hashlib.sha256(text.encode()).hexdigest()[:12]
         self.folder.mkdir(parents=True, exist_ok=True)
         about = self.folder / "about.txt"

@@ -31,6 +31,7 @@ from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.io.files import contains_files, digest_file, fingerprint_file, hold_folder, read_json, write_text
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.structures.case import Cohort
+from sightline.structures.evidence import has_bfloat16
 from sightline.training.recipe import (
     Recipe,
     digest_texts,
@@ -342,6 +343,7 @@ def describe_environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _name_processor(),
         "threads": torch.get_num_threads(),
+        "bfloat16": has_bfloat16(torch.device("cpu")),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "packages": versions,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
