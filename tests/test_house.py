@@ -381,8 +381,6 @@ def test_functions_have_few_parameters():
 ASKED_BY_NAME = {
     "sightline.data.datasets.gaze.recordings": "typing's own objects",
     "sightline.training.serialization": "typing's own objects",
-    "sightline.dissection.concepts": "errors of yaml",
-    "sightline.evaluation.tables.grids.grid": "errors of yaml",
     "sightline.explainers.captum": "modules of torch",
     "sightline.explainers.backprop_rules.network_activations": "functions of torch",
     "sightline.models.backbones": "networks of timm",

@@ -57,10 +57,9 @@ def import_cohort(layout: str, source: str | Path, destination: str | Path, **op
     """
     from dataclasses import fields
 
-    from sightline.data.datasets.folder import reader, writer
-    from sightline.data.datasets.layouts import find_layout, read_layout
+    from sightline.data.datasets.folder import reader
+    from sightline.data.datasets.layouts import find_layout, import_layout
     from sightline.errors import LayoutError
-    from sightline.io.picture import write_rejects
 
     known = [field.name for field in fields(find_layout(layout).options)]
     strange = sorted(set(options) - set(known))
@@ -70,10 +69,7 @@ def import_cohort(layout: str, source: str | Path, destination: str | Path, **op
     paths = ("labels", "groups", "images", "id_list", "gradings", "columns", "annotations")
     given = {name: Path(value) if name in paths and value is not None else value for name, value in options.items()}
     chosen = find_layout(layout).options(**given)
-    cohort, rejects = read_layout(layout, Path(source), chosen, Path(destination))
-    writer.write_cohort(cohort, Path(destination))
-    if rejects:
-        write_rejects(Path(destination) / "rejects.csv", rejects)
+    import_layout(layout, Path(source), Path(destination), chosen)
     return reader.read_cohort(Path(destination))
 
 

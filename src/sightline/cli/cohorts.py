@@ -188,20 +188,15 @@ def build_layout_command(word: str) -> type[CohortImport]:
 def run_import(word: str, source: Path, destination: Path, options: object) -> int:
     """Read, write, and say what came in and what did not; 1 when nothing came in."""
     from sightline.data.audit.audit import describe_placeholders
-    from sightline.data.datasets.folder.writer import write_cohort
-    from sightline.data.datasets.layouts import read_layout
+    from sightline.data.datasets.layouts import import_layout
     from sightline.io.files import BEGUN, hold_folder
-    from sightline.io.picture import write_rejects
     from sightline.io.progress import show_progress
     from sightline.structures.identifiers import group_alike_names
 
     with hold_folder(destination):
         if (destination / BEGUN).exists():
             print(f"{destination}: an import that did not end left it unfinished; it begins again.", file=sys.stderr)
-        cohort, rejects = read_layout(word, source, options, destination, show_progress)
-        write_cohort(cohort, destination)
-        if rejects:
-            write_rejects(destination / "rejects.csv", rejects)
+        cohort, rejects = import_layout(word, source, destination, options, show_progress)
     if rejects:
         was = "was" if len(rejects) == 1 else "were"
         print(f"{count_noun(len(rejects), 'file')} {was} not read; see {destination / 'rejects.csv'}", file=sys.stderr)

@@ -256,6 +256,7 @@ class Readers:
     def run(self) -> int:
         """Analyse and print."""
         from sightline.errors import RunError
+        from sightline.io.tables import read_text
         from sightline.metrics.estimate import format_p_text
         from sightline.metrics.readers.anova import analyse_readers
         from sightline.metrics.readers.pseudovalues import analyse_pseudovalues
@@ -274,7 +275,7 @@ class Readers:
                     f"{self.study} is a file; --task and --positive are of a workstation's folder of marks.",
                     "Leave them out: a file holds one study, and its rows of reader -1 say which cases are positive.",
                 )
-            study = ReaderStudy.read(self.study)
+            study = ReaderStudy.parse(read_text(self.study, "Check the path."), self.study)
         if self.figure == "auc" and self.threshold is not None:
             raise RunError(
                 "An AUC has no threshold.", "Leave --threshold out, or add --figure sensitivity or specificity."

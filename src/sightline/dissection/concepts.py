@@ -15,6 +15,7 @@ import yaml
 
 from sightline.errors import LayoutError
 from sightline.io.files import write_text
+from sightline.io.yaml_files import read_yaml
 
 HEAD = """\
 # What the units of a network respond to, in experts' words.
@@ -68,19 +69,9 @@ def read_concepts(path: Path) -> Concepts:
     """Read a `concepts.yaml`.
 
     Raises:
-        LayoutError: not YAML, not this layout, or a unit twice; with the number of the line.
+        LayoutError: no such file, not YAML, not this layout, or a unit twice; with the number of the line.
     """
-    try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise LayoutError(f"{path} cannot be read ({error}).", "Save it as UTF-8 text.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark is not None else ""
-        fields = getattr(error, "problem", None) or "not YAML"
-        raise LayoutError(
-            f"{path}{where}: {fields}.", 'Put words that hold a colon or a quote in double quotes ("...").'
-        ) from None
+    root = read_yaml(path, "Point at a concepts.yaml that a dissection wrote.").root
     head = _read_mapping(path, root, "the file", ("run", "weights", "layer", "units"))
     for name in ("weights", "layer", "units"):
         if name not in head:
@@ -90,7 +81,7 @@ def read_concepts(path: Path) -> Concepts:
         if not key.value.isdecimal():
             raise _build_error(path, key, f"{key.value!r} is no number of a unit", "Write whole numbers, e.g. `17:`.")
         unit = int(key.value)
-        if unit in units:
+        if unit in units:  # 7 and 07
             raise _build_error(path, key, f"unit {unit} stands there twice", "Keep one of them.")
         fields = _read_mapping(path, node, f"unit {unit}", _FIELDS)
         words = {name: _read_text(path, fields[name], f"{name} of unit {unit}") for name in fields}
@@ -171,9 +162,6 @@ def _list_pairs(path: Path, node: yaml.Node | None, what: str) -> list[tuple[yam
         raise _build_error(
             path, node, f"{what} must be names with values", "Write `name: value` lines, indented alike."
         )
-    for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise _build_error(path, key, f"{what}: a name must be a word", "Write `name: value`.")
     return list(node.value)
 
 
@@ -182,8 +170,6 @@ def _read_mapping(path: Path, node: yaml.Node | None, what: str, known: tuple[st
     for key, value in _list_pairs(path, node, what):
         if key.value not in known:
             raise _build_error(path, key, f"{what} has no {key.value!r}", f"It has {', '.join(known)}.")
-        if key.value in found:
-            raise _build_error(path, key, f"{key.value!r} stands twice in {what}", "Keep one of them.")
         found[key.value] = value
     return found
 

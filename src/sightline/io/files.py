@@ -16,7 +16,8 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
-from sightline.errors import FolderHeld, LayoutError, RunError
+from sightline.errors import FolderHeld, LayoutError, RunError, SightlineError
+from sightline.io.progress import hold_back_interrupt
 
 # names that Windows keeps for itself, with any suffix
 _RESERVED = frozenset(("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))))
@@ -24,6 +25,8 @@ _RESERVED = frozenset(("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("
 LONGEST = 120
 # of a folder that a command writes into, and of one that it has begun and not finished
 LOCK_NAME, BEGUN = ".lock", ".unfinished"
+# within a finished folder: where it is written anew, and where what was there waits until that is in its place
+LEFTOVERS = AGAIN, FORMER = ".again", ".former"
 
 
 def fingerprint_file(path: Path) -> str:
@@ -124,6 +127,62 @@ def write_new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextmanager
+def rewrite_folder(folder: Path, head: str) -> Iterator[Path]:
+    """Write a finished folder anew, or leave it as it is: what this block writes goes into a copy within the folder,
+    made of links, and takes its place at the end. Files must be replaced in it, never opened and written over.
+
+    Args:
+        folder: the folder; one that is such a copy itself is written into.
+        head: the file without which the folder counts as not finished; it comes last.
+    """
+    if folder.name == AGAIN:
+        yield folder
+        return
+    again = folder / AGAIN
+    drop_leftovers(folder)
+    try:
+        shutil.copytree(folder, again, symlinks=True, copy_function=_link, ignore=_list_own_names)
+        yield again
+        with hold_back_interrupt():
+            _exchange(folder, again, head)
+    except SightlineError as error:
+        # the copy is nothing that a person has heard of
+        error.message = error.message.replace(str(again), str(folder))
+        raise
+    finally:
+        drop_leftovers(folder)
+
+
+def drop_leftovers(folder: Path) -> None:
+    """Remove what a process that died while it wrote a folder anew left in it."""
+    for name in LEFTOVERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _list_own_names(folder: str, names: list[str]) -> set[str]:
+    return {name for name in names if name in LEFTOVERS or name.endswith(LOCK_NAME)}
+
+
+def _link(source: str, destination: str) -> None:
+    try:
+        os.link(source, destination, follow_symlinks=False)
+    except OSError:  # a file system without links
+        shutil.copy2(source, destination, follow_symlinks=False)
+
+
+def _exchange(folder: Path, again: Path, head: str) -> None:
+    (folder / BEGUN).touch()
+    (folder / head).unlink(missing_ok=True)
+    (folder / FORMER).mkdir()
+    for entry in sorted(again.iterdir(), key=lambda entry: entry.name == head):
+        place = folder / entry.name
+        if os.path.lexists(place):
+            place.replace(folder / FORMER / entry.name)
+        entry.replace(place)
+    mark_whole(folder)
+
+
 def require_empty(folder: Path) -> None:
     """Refuse a folder with content, but what the same command left in it when it was stopped; mark it as begun.
 
@@ -205,7 +264,7 @@ def read_json(path: Path, remedy: str = "Restore the file.") -> dict[str, Any]:
     return data
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
+def read_run_csv(path: Path) -> list[dict[str, str]]:
     """The rows of a csv file that a run left, such as `history.csv`; none where there is no such file.
 
     Raises:

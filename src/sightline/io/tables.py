@@ -88,10 +88,8 @@ def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -
     try:
         text = read_text(path, f"A table with the columns {list(required)} belongs there.")
         records = _separate_records(text, required)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise LayoutError(
-            f"{path} cannot be read as a UTF-8 or UTF-16 CSV table ({error}).", "Save it as CSV UTF-8."
-        ) from None
+    except csv.Error as error:
+        raise LayoutError(f"{path} cannot be read as a CSV table ({error}).", "Save it as CSV UTF-8.") from None
     if "\0" in text:
         raise LayoutError(f"{path} holds zero bytes: it is damaged, or no text.", "Copy or export the table again.")
     header = records[0] if records else []
@@ -131,11 +129,15 @@ def read_text(path: Path, remedy: str) -> str:
         remedy: where nothing is there.
 
     Raises:
-        LayoutError: nothing is there, or it cannot be opened: a folder, a path through a file, no permission.
-        UnicodeDecodeError: it is no text.
+        LayoutError: nothing is there, or it cannot be opened (a folder, a path through a file, no permission), or it
+            is no text.
     """
     try:
         return decode_text(path.read_bytes())
+    except UnicodeDecodeError as error:
+        raise LayoutError(
+            f"{path} cannot be read as text in UTF-8 or UTF-16 ({error}).", "Save it as UTF-8, a table as CSV UTF-8."
+        ) from None
     except FileNotFoundError:
         raise LayoutError(f"{path} is missing.", remedy) from None
     except OSError as error:

@@ -205,7 +205,7 @@ class Predictions:
             UnreadableFile: the file is missing or is no text.
             LayoutError: a column is missing or a row does not parse; the message names the row.
         """
-        header, rows = read_rows(path, "predictions")
+        header, rows = read_saved_table(path, "predictions")
         fixed = [*IDS, "unit", "label"]
         given = header[len(fixed) :]
         half = len(given) // 2
@@ -298,7 +298,7 @@ def _require_probabilities(case_ids: Sequence[str], probabilities: NDArray[np.fl
         )
 
 
-def read_rows(path: Path, what: str) -> tuple[list[str], list[list[str]]]:
+def read_saved_table(path: Path, what: str) -> tuple[list[str], list[list[str]]]:
     """The header and the rows of a table.
 
     Args:

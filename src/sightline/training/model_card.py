@@ -11,7 +11,7 @@ from pathlib import Path
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import SightlineError
-from sightline.io.files import read_rows, write_text
+from sightline.io.files import read_run_csv, write_text
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.estimate import Estimate
 from sightline.metrics.predictions import Predictions
@@ -131,7 +131,7 @@ def write_model_card(run: Run) -> Path:
     record = run.calibration
     counts = run.cohort["counts"]
     recipe = run.recipe
-    rows = read_rows(run.folder / "history.csv")
+    rows = read_run_csv(run.folder / "history.csv")
     kept = find_kept_epoch(rows, recipe.select)
     guided = (
         f"{type(recipe.guidance).__name__}, weight {recipe.weight:g}, {recipe.regions.role} regions as "

@@ -7,6 +7,7 @@ from support.ct_slices import write_slice
 
 from sightline.cli.cohorts import run_import
 from sightline.data.datasets.ct_series import Options
+from sightline.data.datasets.folder import writer
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.data.datasets.layouts import read_layout
@@ -105,6 +106,42 @@ def test_a_split_that_fails_leaves_a_folder_that_begins_again(tmp_path, capsys):
     with pytest.raises(LayoutError, match="not an empty folder"):
         run_import("dicom_ct", tmp_path / "ct", tmp_path / "foreign", Options())
     assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["mine.txt"]
+
+
+def read_all(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_cohort_is_untouched_until_another_import_over_it_succeeds(tmp_path, monkeypatch):
+    """The split, the name and Ctrl-C: each comes after volumes were written."""
+    source, out = tmp_path / "ct", tmp_path / "out"
+    for number in range(2):
+        series(source / f"s{number}", number)
+    run_import("dicom_ct", source, out, Options())
+    old = read_all(out)
+    for number in range(2):  # the same series with other values
+        series(source / f"s{number}", number, HU + 7)
+    (tmp_path / "truth.csv").write_text("folder,label\ns0,intact\ns1,fractured\n")
+    with pytest.raises(SightlineError):
+        run_import("dicom_ct", source, out, Options(labels=tmp_path / "truth.csv"))
+    assert read_all(out) == old
+    with pytest.raises(LayoutError, match="out already holds the cohort 'ct'"):
+        run_import("dicom_ct", source, out, Options(name="other"))
+    assert read_all(out) == old
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer, "write_cohort", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_import("dicom_ct", source, out, Options())
+    monkeypatch.undo()
+    assert read_all(out) == old
+    run_import("dicom_ct", source, out, Options())
+    new = read_all(out)
+    assert new.keys() == old.keys()
+    assert [name for name in new if new[name] != old[name]] == ["images/1.2.0.nii.gz", "images/1.2.1.nii.gz"]
+    assert np.array_equal(read_volume(read_cohort(out)[0].image).values, HU.transpose(2, 1, 0) + 7)
 
 
 def test_nothing_to_read_is_refused(tmp_path):

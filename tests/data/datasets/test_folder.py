@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sightline.data.datasets.folder import writer
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.errors import CohortError, LayoutError
+from sightline.io.files import AGAIN
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Box, Mask, Polygon, Scribble
 from sightline.structures.tag import Tag
@@ -143,10 +145,41 @@ def test_a_writer_that_dies_leaves_the_old_cohort_and_can_be_started_again(tmp_p
         with pytest.raises(KeyboardInterrupt):
             write_cohort(shorter, tmp_path / "out")
         monkeypatch.undo()
-        with pytest.raises(LayoutError, match=r"no cohort\.json"):
-            read_cohort(tmp_path / "out")
-        write_cohort(cohort, tmp_path / "out")
         assert read_cohort(tmp_path / "out").fingerprint() == old.fingerprint()
+        assert not [entry for entry in (tmp_path / "out").iterdir() if entry.name.startswith(".")]
+
+    def dies_in_exchange(self, target):
+        if self.name == "images.csv" and self.parent.name == AGAIN:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", dies_in_exchange)
+    with pytest.raises(KeyboardInterrupt):
+        write_cohort(shorter, tmp_path / "out")
+    monkeypatch.undo()
+    with pytest.raises(LayoutError, match=r"no cohort\.json"):
+        read_cohort(tmp_path / "out")
+    write_cohort(cohort, tmp_path / "out")
+    assert read_cohort(tmp_path / "out").fingerprint() == old.fingerprint()
+
+
+def test_pictures_of_a_finished_cohort_are_replaced_with_all_of_it_or_not_at_all(tmp_path, monkeypatch):
+    cohort = rich_cohort(tmp_path / "source")
+    write_cohort(cohort, tmp_path / "out")
+    place = read_cohort(tmp_path / "out")[2].image
+    old = place.read_bytes()
+    picture(cohort[2].image, value=3)
+
+    def refuse(*_):
+        raise LayoutError("no")
+
+    monkeypatch.setattr(writer, "_require_read_back", refuse)
+    with pytest.raises(LayoutError):
+        write_cohort(cohort, tmp_path / "out")
+    assert place.read_bytes() == old
+    monkeypatch.undo()
+    write_cohort(cohort, tmp_path / "out")
+    assert place.read_bytes() == cohort[2].image.read_bytes() != old
 
 
 def test_tables_saved_by_a_spreadsheet_are_read(tmp_path):

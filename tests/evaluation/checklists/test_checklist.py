@@ -14,7 +14,7 @@ from sightline.errors import RunError
 from sightline.evaluation.checklists.checklist import BLANK, FILLED, PART, fill_checklist, write_checklist
 from sightline.evaluation.checklists.facts import GROUPS, resolve
 from sightline.evaluation.checklists.guidelines import GUIDELINES
-from sightline.io.files import read_rows
+from sightline.io.files import read_run_csv
 from sightline.metrics.estimate import Estimate
 from sightline.papers.catalogue import CATALOGUE
 from sightline.structures.case import Cohort
@@ -175,7 +175,7 @@ def test_a_table_that_a_spreadsheet_saved_keeps_the_authors_words(run, tmp_path)
 def test_a_damaged_history_is_named(tmp_path):
     (tmp_path / "history.csv").write_bytes(b"\xff\x00")
     with pytest.raises(RunError, match=r"history\.csv is damaged"):
-        read_rows(tmp_path / "history.csv")
+        read_run_csv(tmp_path / "history.csv")
 
 
 def test_the_card_has_the_runs_numbers_and_the_authors_words(place, run):

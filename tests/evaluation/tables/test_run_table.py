@@ -18,6 +18,7 @@ from sightline.evaluation.tables.engines.row_training import RowTraining
 from sightline.evaluation.tables.engines.self_training import READER, Teaching, label_by_run
 from sightline.evaluation.tables.report import write_table
 from sightline.evaluation.tables.run_table import run_table
+from sightline.evaluation.tables.summary import list_metric_names, require_known_metrics, summarise
 from sightline.evaluation.tables.table import Row, Table
 from sightline.losses.spatial_nll import SpatialNLL
 from sightline.papers import learning_curve
@@ -266,6 +267,29 @@ def test_a_row_waits_for_its_teacher_and_fails_with_it(tiny_cohort, tmp_path):
     # image labels alone teach also where nothing is marked
     labels = replace(table, rows=table.rows[:2])
     assert run_table(labels, bare, tmp_path, CATALOGUE, seeds=[0], engine=QUIET).of("pupil").why_not is None
+
+
+def test_a_metric_that_no_row_can_have_is_refused_before_training(tiny_cohort, tmp_path, trained):
+    table = replace(small_table(0.0), metrics=("image-wise AUCC",), named_in="my.yaml")
+    with pytest.raises(RecipeError, match=r"my\.yaml: report names 'image-wise AUCC'.*'image-wise AUC'"):
+        run_table(table, tiny_cohort, tmp_path, CATALOGUE, seeds=[0], engine=QUIET)
+    with pytest.raises(RecipeError, match="There are: image-wise accuracy, "):
+        require_known_metrics(replace(table, metrics=("zzz",)), tiny_cohort)
+    require_known_metrics(replace(table, metrics=("zzz",), named_in=""), tiny_cohort)
+    require_known_metrics(replace(table, metrics=("pointing game (finding)", "CC with gaze, decoder")), tiny_cohort)
+    assert trained == []
+
+
+def test_every_metric_of_a_row_is_in_the_list_of_them(tiny_cohort, tmp_path):
+    result = run("liao2022/fracatlas", tiny_cohort, tmp_path, ("guided 0.3",))
+    known = list_metric_names(tiny_cohort.classes)
+    assert len(known) == len(set(known))
+    found = {line.metric for line in summarise(result, replicates=20)}
+    assert len(found) > 25 and found <= set(known)
+    levels = [name for name in list_metric_names(("A1", "A2", "B1", "normal")) if "level" in name]
+    assert levels == [
+        "image-wise F1 at the level type (normal, A, B)", "image-wise F1 at the level present (normal, fracture)",
+    ]  # fmt: skip
 
 
 def test_no_seed_and_no_test_split_are_refused(tiny_cohort, tmp_path):

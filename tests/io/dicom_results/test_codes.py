@@ -71,7 +71,7 @@ def test_a_table_of_a_site_is_read(tmp_path):
         ("findings:\n  a: {value: '1', scheme: SCT}", "findings.a must have"),
         ("findings:\n  a: {value: '12345678901234567', scheme: SCT, meaning: x}", "value of findings.a"),
         ("- a", "no mapping"),
-        ("a: [", "no YAML"),
+        ("a: [", "not YAML"),
         ("findings: 3", "findings"),
     ],
 )

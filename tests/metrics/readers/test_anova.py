@@ -16,7 +16,7 @@ FILE = Path(__file__).with_name("van_dyke.imrmc")
 
 @pytest.fixture(scope="module")
 def van_dyke():
-    return ReaderStudy.read(FILE)
+    return ReaderStudy.parse(FILE.read_text(encoding="utf-8"), FILE)
 
 
 # printed by MRMCaov 0.2.0 for VanDyke: error, cov1, cov2, cov3, reader, treatment:reader, F, df2, p
@@ -150,7 +150,7 @@ def test_one_delong_covariance_is_that_of_two_predictions(van_dyke):
 
 def test_imrmc_file_there_and_back(van_dyke, tmp_path):
     van_dyke.write(tmp_path / "again.imrmc")
-    again = ReaderStudy.read(tmp_path / "again.imrmc")
+    again = ReaderStudy.parse((tmp_path / "again.imrmc").read_text(encoding="utf-8"), FILE)
     assert again.readers == van_dyke.readers and again.cases == van_dyke.cases
     assert np.array_equal(again.ratings, van_dyke.ratings) and np.array_equal(again.positive, van_dyke.positive)
 
@@ -167,18 +167,14 @@ def test_imrmc_file_there_and_back(van_dyke, tmp_path):
         (lambda text: text.replace("\n-1,1,truth,0\n", "\n-1,1,truth,7\n"), "truth of case"),
     ],
 )
-def test_broken_files_are_refused_by_line(tmp_path, change, words):
-    path = tmp_path / "broken.imrmc"
-    path.write_text(change(FILE.read_text(encoding="utf-8")), encoding="utf-8")
+def test_broken_files_are_refused_by_line(change, words):
     with pytest.raises(LayoutError, match=words):
-        ReaderStudy.read(path)
+        ReaderStudy.parse(change(FILE.read_text(encoding="utf-8")), FILE)
 
 
-def test_files_of_imrmc_with_spaces_in_names_are_read(tmp_path):
-    path = tmp_path / "spaces.imrmc"
+def test_files_of_imrmc_with_spaces_in_names_are_read():
     rows = ["simulated", "NR: 1", "BEGIN DATA:", "-1 , case1 , x , 0", "-1,case2,x,0", "-1,c3,x,1", "-1,c4,x,1"]
     rows += [" reader 1 ,case1, m 1 ,1.0", "reader1,case2,m1,2", "reader 1,c3,m1,3", "reader1,c4,m1,0.5"]
-    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    study = ReaderStudy.read(path)
+    study = ReaderStudy.parse("\n".join(rows) + "\n", FILE)
     assert study.readers == ("reader1",) and study.modalities == ("m1",)
     assert study.ratings.tolist() == [[[1.0, 2.0, 3.0, 0.5]]]

@@ -112,11 +112,14 @@ def test_a_word_that_stands_twice_is_refused(tmp_path):
 
 def test_what_is_no_yaml_or_no_mapping_is_refused(tmp_path):
     path = tmp_path / "NODE.yaml"
-    for text, words in (("a: [", "not YAML"), ("- 1", "no words"), ("", "no words")):
+    for text, words in (
+        ("a: [", "not YAML"), ("- 1", "no words"), ("", "no words"), ("name: 2020-13-45", "line 1: .*month must be"),
+        ("a: &a [*a]", "holds itself"), ("workers: 0x" + "F" * 9999, "a number of"), ("[" * 60 + "]" * 60, "40 places"),
+    ):  # fmt: skip
         path.write_text(text)
         with pytest.raises(ConfigurationError, match=words):
             read_configuration(path)
-    with pytest.raises(ConfigurationError, match="cannot be read"):
+    with pytest.raises(ConfigurationError, match="is missing"):
         read_configuration(tmp_path / "absent")
 
 

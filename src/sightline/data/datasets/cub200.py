@@ -167,10 +167,7 @@ def _iterate_lines(path: Path, fields: int) -> Iterator[list[str]]:
     Raises:
         LayoutError: a missing file, or a line with another number of fields.
     """
-    try:
-        lines = read_text(path, "Point at the unpacked folder CUB_200_2011.").splitlines()
-    except UnicodeDecodeError as error:
-        raise LayoutError(f"{path} is no text ({error}).", "Unpack the data set again.") from None
+    lines = read_text(path, "Point at the unpacked folder CUB_200_2011.").splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

@@ -230,10 +230,7 @@ def read_yolo_boxes(path: Path, shape: tuple[int, int], names: Sequence[str]) ->
     Raises:
         LayoutError: a line that is no box of a known class inside the picture.
     """
-    try:
-        lines = read_text(path, "Restore the file.").splitlines()
-    except UnicodeDecodeError as error:
-        raise LayoutError(f"{path}: no text file ({error}).", "Restore the file.") from None
+    lines = read_text(path, "Restore the file.").splitlines()
     return tuple(
         _parse_box(path, number, line, shape, names) for number, line in enumerate(lines, start=1) if line.strip()
     )

@@ -7,14 +7,15 @@ help and the page on cohorts follow from them. Modules are imported on first use
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sightline.data.datasets.folder.format import HEAD
 from sightline.errors import LayoutError
-from sightline.io.files import BEGUN, LOCK_NAME, mark_whole, require_empty
+from sightline.io.files import BEGUN, LOCK_NAME, mark_whole, require_empty, rewrite_folder
 
 if TYPE_CHECKING:
     from sightline.io.picture import Reject
@@ -88,8 +89,8 @@ def _begin_volumes(destination: Path) -> Iterator[None]:
 
     What fails before the first volume leaves nothing, what fails later a folder that the same call begins again.
     """
-    if (destination / "cohort.json").exists():
-        yield  # a cohort of the same name is replaced; `write_cohort` refuses others
+    if (destination / HEAD).exists():
+        yield  # the copy of a finished cohort
         return
     new = not destination.exists()
     require_empty(destination)
@@ -101,6 +102,31 @@ def _begin_volumes(destination: Path) -> Iterator[None]:
             if new:
                 destination.rmdir()
         raise
+
+
+def import_layout(
+    word: str, source: Path, destination: Path, options: Any = None, progress: Bar | None = None
+) -> tuple[Cohort, tuple[Reject, ...]]:
+    """Read a data set and write it as a cohort, with `rejects.csv` where files could not be read.
+
+    A finished cohort of the same name is replaced as a whole once everything has succeeded; until then none of its
+    files is touched, volumes among them.
+
+    Raises:
+        LayoutError: as `read_layout` and `write_cohort`.
+    """
+    # the readers of tables do without the writer
+    from sightline.data.datasets.folder.writer import write_cohort
+    from sightline.io.picture import write_rejects
+
+    finished = (destination / HEAD).exists()
+    with rewrite_folder(destination, HEAD) if finished else nullcontext(destination) as place:
+        cohort, rejects = read_layout(word, source, options, place, progress)
+        write_cohort(cohort, place)
+        (place / "rejects.csv").unlink(missing_ok=True)
+        if rejects:
+            write_rejects(place / "rejects.csv", rejects)
+    return cohort, rejects
 
 
 def read_layout(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sightline.errors import RunError
-from sightline.io.files import read_rows
+from sightline.io.files import read_run_csv
 from sightline.metrics.calibration.record import FILE as CALIBRATION
 from sightline.metrics.estimate import Estimate
 from sightline.training.model_card import Measurement, find_kept_epoch, read_measurements
@@ -174,7 +174,7 @@ def _find_initial_weights(record: RunRecord) -> Iterator[Fact]:
 
 def _find_selection(record: RunRecord) -> Iterator[Fact]:
     yield from record.json(RECIPE, "/select", "epoch kept")
-    if rows := read_rows(record.run.folder / HISTORY):
+    if rows := read_run_csv(record.run.folder / HISTORY):
         kept = find_kept_epoch(rows, record.run.recipe.select)
         for column in ("epoch", "val_loss", "val_auc"):
             if rows[kept].get(column):

@@ -13,7 +13,7 @@ from sightline.evaluation.tables.lines import Line, find_line
 from sightline.evaluation.tables.pictures import choose_shown_rows
 from sightline.evaluation.tables.summary import choose_leading_metric
 from sightline.evaluation.tables.table import TableResult
-from sightline.io.files import read_rows
+from sightline.io.files import read_run_csv
 from sightline.metrics.boxes.detection import compute_ranking_curve
 from sightline.metrics.boxes.report import BOX_NAMES
 from sightline.plots.charts import AccuracyBar, BarGroup, ForestRow, Reference, draw_bars, draw_forest
@@ -179,7 +179,7 @@ def draw_learning_curves(result: TableResult) -> ReportPicture | None:
     """Loss and validation of the rows shown, first seed; None where nothing was trained, or nothing kept of it."""
     histories = {}
     for row in choose_shown_rows(result):
-        epochs = read_rows(row.folders[0] / "history.csv")
+        epochs = read_run_csv(row.folders[0] / "history.csv")
         if not epochs:
             # put together from other runs, never trained
             continue

@@ -21,7 +21,7 @@ from sightline.evaluation.result import Evaluation, EvaluationFiles
 from sightline.evaluation.tables.summary import collect_untrained_boxes
 from sightline.evaluation.tables.table import Row, RowResult, Table, TableResult
 from sightline.inference.network_output import Maps
-from sightline.io.files import make_safe_name, read_rows, write_text
+from sightline.io.files import make_safe_name, read_run_csv, write_text
 from sightline.metrics.boxes.table import BoxScores
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.maps.gaze import GazeScores
@@ -71,7 +71,7 @@ def write_training_time(result: TableResult, out: Path) -> None:
 
 def _read_processor_time(folder: Path) -> tuple[float, int] | None:
     """Seconds of processor and images of a training; None where its history does not say it."""
-    epochs = read_rows(folder / "history.csv")
+    epochs = read_run_csv(folder / "history.csv")
     if not epochs or not all(epoch.get("cpu_seconds") for epoch in epochs):
         return None
     return sum(float(epoch["cpu_seconds"]) for epoch in epochs), sum(int(epoch["images"]) for epoch in epochs)

@@ -48,6 +48,11 @@ def run_table(
     if not seeds:
         raise RecipeError("A table needs at least one seed.", "Use --seeds 1 or more.")
     tests = _collect_tests(cohort, external)
+    if table.named_in:
+        # tables that come with the package do without
+        from sightline.evaluation.tables.summary import require_known_metrics
+
+        require_known_metrics(table, cohort)
     failures = find_rows_without_data(table, cohort, say)
     by_name = {row.name: row for row in table.rows}
     # seeds outermost: after the first pass every row has a first result

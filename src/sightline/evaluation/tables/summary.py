@@ -5,6 +5,7 @@ Mean, interval and number of cases of a line are about the same cases; what was 
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,8 +16,9 @@ import numpy as np
 from sightline.data.task import derive_coarser_tasks
 from sightline.data.views.frames import find_source_frame
 from sightline.data.views.image_view import View
+from sightline.errors import CohortError, RecipeError
 from sightline.evaluation.box_scoring import list_true_corners
-from sightline.evaluation.gaze_scoring import group_by_map
+from sightline.evaluation.gaze_scoring import CLASS_MAP, group_by_map
 from sightline.evaluation.map_scoring import ROLES
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.lines import Line, RowOnTest, add_interval
@@ -58,6 +60,7 @@ from sightline.metrics.maps.windows import WindowDisplacement, measure_window_di
 from sightline.metrics.predictions import Predictions
 from sightline.metrics.statistics.bootstrap import score_point
 from sightline.metrics.statistics.comparison import average_resampled, estimate_over_seeds, holm
+from sightline.structures.case import Cohort
 from sightline.structures.tag import Role
 
 REPLICATES = 2000
@@ -73,6 +76,49 @@ def summarise(result: TableResult, *, replicates: int = REPLICATES) -> list[Line
         for test in row.evaluations:
             lines += _compute_lines(RowOnTest(row, test, _find_reference(result, row), replicates))
     return _correct_lines([*lines, *compute_reference_box_lines(result)])
+
+
+def require_known_metrics(table: Table, cohort: Cohort) -> None:
+    """Refuse a metric that a person named and no row can have, before anything is trained.
+
+    Raises:
+        RecipeError: with the metrics that were probably meant.
+    """
+    if not table.named_in:
+        return
+    known: dict[str, None] = {}
+    for row in table.rows:
+        try:
+            known |= dict.fromkeys(list_metric_names(row.recipe.see(cohort).classes if row.recipe.classifies else ()))
+        except CohortError:
+            return  # the row is refused by name later
+    for metric in table.metrics:
+        # what is drawn beside a class map is named by the network
+        beside = any(metric.startswith(f"{GAZE_NAMES[measure]}, ") for measure in GAZE_MEASURES)
+        if metric not in known and not beside:
+            near = difflib.get_close_matches(metric, known, n=3, cutoff=0.5)
+            raise RecipeError(
+                f"{table.named_in}: report names {metric[:80]!r}, which no row of this table can have.",
+                f"Did you mean {' or '.join(map(repr, near))}?" if near else f"There are: {', '.join(known)}.",
+            )
+
+
+def list_metric_names(classes: Sequence[str]) -> list[str]:
+    """Every metric that a row of these classes can have, in order; without classes, those of maps and boxes.
+
+    Example:
+        >>> list_metric_names(("intact", "fractured"))[1]
+        'image-wise balanced accuracy'
+    """
+    names = []
+    if classes:
+        scores = _list_scores(classes)
+        names += [f"{unit} {score.name}" for unit in ("image-wise", "study-wise") for score in scores]
+        for task in derive_coarser_tasks(classes):
+            names.append(_name_level(task.level, list(task.groups(classes))))
+    names += [f"{NAMES[measure]} ({what})" for what in (*ROLES, ORGAN_AROUND) for measure in MAP_MEASURES]
+    names += [f"{GAZE_NAMES[measure]}, {CLASS_MAP}" for measure in GAZE_MEASURES]
+    return [*names, *(BOX_NAMES[measure] for measure in BOX_MEASURES), PRINTED_BOXES, *WINDOW_MEASURES]
 
 
 def choose_leading_metric(table: Table, lines: Sequence[Line]) -> str:
@@ -130,9 +176,12 @@ def _compute_level_lines(row: RowOnTest, ours: Sequence[Predictions], theirs: Se
         coarse, their_coarse = ([merge_classes(run, groups) for run in runs] for runs in (ours, theirs))
         classes = coarse[0].classes
         score = F1("positive", 1) if len(classes) == 2 else F1("weighted")
-        name = f"image-wise F1 at the level {task.level} ({', '.join(classes)})"
-        lines.append(_score_line(row, name, score, coarse, their_coarse))
+        lines.append(_score_line(row, _name_level(task.level, classes), score, coarse, their_coarse))
     return lines
+
+
+def _name_level(level: str, classes: Sequence[str]) -> str:
+    return f"image-wise F1 at the level {level} ({', '.join(classes)})"
 
 
 def _score_line(
@@ -167,6 +216,7 @@ def _list_scores(classes: Sequence[str]) -> list[Score]:
 
 
 WINDOW_MEASURES = ("centre shift (fraction)", "window scale", "rotation in degrees")
+ORGAN_AROUND = "organ, one cell around"
 MAP_MEASURES = ("pointing", "energy", "iou")
 GAZE_MEASURES = ("cc", "kl", "sim", "nss", "auc", "sauc")
 
@@ -177,7 +227,7 @@ def compute_map_lines(row: RowOnTest) -> list[Line]:
     for role, around in [*((role, False) for role in ROLES), ("organ", True)]:
         of = partial(_get_map_scores, role=role, around=around)
         ours, theirs = row.ours(of), row.theirs(of)
-        what = f"{role}, one cell around" if around else role
+        what = ORGAN_AROUND if around else role
         for measure in MAP_MEASURES if ours else ():
             values = seed_values(ours, measure)
             their_values = seed_values(theirs, measure) if theirs else []
@@ -258,6 +308,7 @@ BOX_MEASURES = (
     "printed_map", "iou", "iobb", "centre_inside", "distance_px", "distance_mm", "ap_50", "ap_10", "froc_centre",
     "froc_centre_at_1",
 )  # fmt: skip
+PRINTED_BOXES = f"{BOX_NAMES['printed_map']}, boxes as the recipe says"
 
 
 def compute_box_lines(row: RowOnTest) -> list[Line]:
@@ -273,8 +324,7 @@ def compute_box_lines(row: RowOnTest) -> list[Line]:
         lines.append(line)
     printed = row.ours(lambda e: e.printed_box_scores)
     if printed:
-        name = f"{BOX_NAMES['printed_map']}, boxes as the recipe says"
-        lines.append(_compute_box_line(row, name, printed, "printed_map"))
+        lines.append(_compute_box_line(row, PRINTED_BOXES, printed, "printed_map"))
     return [line for line in lines if line.mean is not None]
 
 

@@ -134,6 +134,8 @@ class Table:
         units: also dissect the first row's first training: the `ranking` of its units, or that and one `case`.
         figures: pictures of chosen rows side by side, in addition to those of every table.
         top: share of a unit's activations above its threshold in that dissection.
+        named_in: the file in which a person named the metrics; empty for tables that come with the package. An unknown
+            metric there is refused before anything is trained.
     """
 
     name: str
@@ -148,6 +150,7 @@ class Table:
     top: float = 0.005
     figures: tuple[Figure, ...] = ()
     seeds: int | None = None
+    named_in: str = ""
 
 
 @dataclass(frozen=True)

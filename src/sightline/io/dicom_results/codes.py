@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sightline.errors import LayoutError
+from sightline.structures.identifiers import normalise_form
 
 PRIVATE = "99SIGHTLINE"
 
@@ -138,12 +139,9 @@ def read_codes(path: Path) -> CodeTable:
           fracture: {value: "125605004", scheme: SCT, meaning: Fracture of bone}
         ```
     """
-    import yaml
+    from sightline.io.yaml_files import read_yaml
 
-    try:
-        entry = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise LayoutError(f"{path} is no YAML ({' '.join(str(error).split())[:160]}).", "Fix it.") from None
+    entry = read_yaml(path, "Point at the table of codes.").data or {}
     known = ("findings", "sites", "title")
     strange = sorted(set(entry) - set(known)) if isinstance(entry, dict) else ["(no mapping)"]
     if strange:
@@ -152,7 +150,7 @@ def read_codes(path: Path) -> CodeTable:
     for name, table in tables.items():
         if not isinstance(table, dict):
             raise LayoutError(f"{path}: {name} must be a mapping; got {table!r}.", "Write one class or site a line.")
-    findings = {str(k): _build_concept(path, f"findings.{k}", v) for k, v in tables["findings"].items()}
+    findings = {normalise_form(str(k)): _build_concept(path, f"findings.{k}", v) for k, v in tables["findings"].items()}
     sites = {str(k).upper(): _build_concept(path, f"sites.{k}", v) for k, v in tables["sites"].items()}
     title = _build_concept(path, "title", entry["title"]) if entry.get("title") else REPORT_TITLE
     return CodeTable(findings, sites, title)

@@ -15,7 +15,7 @@ import numpy as np
 from sightline.errors import CohortError, GeometryError, LayoutError, RunError
 from sightline.metrics.boxes.best_box import BoxScore, expect_chance_score, score_box
 from sightline.metrics.boxes.geometry import FloatArray, check_boxes, clip_boxes, compute_area, iou
-from sightline.metrics.predictions import read_rows, write_rows
+from sightline.metrics.predictions import read_saved_table, write_rows
 
 _IMAGE = ("case_id", "study_id", "patient_id", "label", "rows", "columns", "row_spacing_mm", "column_spacing_mm")
 _BOX = ("kind", "score", "row_start", "column_start", "row_stop", "column_stop")
@@ -172,7 +172,7 @@ class BoxScores:
             UnreadableFile: the file is missing or is no text.
             LayoutError: a column is missing or a row does not parse; the message names the row.
         """
-        header, lines = read_rows(path, "boxes")
+        header, lines = read_saved_table(path, "boxes")
         if header != list(_HEADER) or not lines:
             raise LayoutError(f"{path}: expected rows under {','.join(_HEADER)}; got {','.join(header)}.")
         for number, line in enumerate(lines, start=2):

@@ -13,7 +13,7 @@ import numpy as np
 
 from sightline.errors import CohortError, LayoutError, RunError
 from sightline.metrics.estimate import FloatArray
-from sightline.metrics.predictions import read_rows, write_rows
+from sightline.metrics.predictions import read_saved_table, write_rows
 
 
 class ScoredRow(Protocol):
@@ -108,7 +108,7 @@ class ScoreTable(Generic[Row]):
             UnreadableFile: the file is missing or is no text.
             LayoutError: a column is missing or a row does not parse; the message names the row.
         """
-        header, lines = read_rows(path, cls.words)
+        header, lines = read_saved_table(path, cls.words)
         names, n = [field.name for field in fields(cls.score)], len(cls.keys)
         if header != [*cls.keys, *names] or not lines:
             raise LayoutError(f"{path}: expected rows under {','.join([*cls.keys, *names])}; got {','.join(header)}.")

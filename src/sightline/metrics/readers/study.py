@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.errors import LayoutError, RunError, UnreadableFile, count_noun
+from sightline.errors import LayoutError, RunError, count_noun
 
 TRUTH = "truth"
 _BEGIN = "BEGIN DATA:"
@@ -144,21 +143,17 @@ class ReaderStudy:
         path.write_text(out.getvalue(), encoding="utf-8")
 
     @classmethod
-    def read(cls, path: Path) -> ReaderStudy:
-        """Read an iMRMC file; spaces in names do not count, as in iMRMC.
+    def parse(cls, text: str, path: Path) -> ReaderStudy:
+        """Parse the text of an iMRMC file; spaces in names do not count, as in iMRMC.
+
+        Args:
+            text: what the file holds.
+            path: the file, as errors name it.
 
         Raises:
-            UnreadableFile: the file is missing or is no text.
             LayoutError: no `BEGIN DATA:`, or a row that does not parse; the message names the line.
             RunError: ratings that are missing or stand twice.
         """
-        try:
-            data = path.read_bytes()
-            text = data.decode("utf-16" if data[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) else "utf-8-sig")
-        except OSError as error:
-            raise UnreadableFile(f"{path}: cannot be opened ({error.strerror}).", "Check the path.") from None
-        except UnicodeDecodeError as error:
-            raise UnreadableFile(f"{path}: no text ({error}).", "Save it as UTF-8.") from None
         lines = text.splitlines()
         start = next((i for i, line in enumerate(lines) if line.strip().upper() == _BEGIN), None)
         if start is None:

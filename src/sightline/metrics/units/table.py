@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.errors import LayoutError
-from sightline.metrics.predictions import read_rows, write_rows
+from sightline.metrics.predictions import read_saved_table, write_rows
 
 Column = NDArray[Any] | Sequence[Any] | str | int | float
 
@@ -31,7 +31,7 @@ class UnitColumns:
 
     def __init__(self, path: Path, what: str) -> None:
         self.path, self.what = path, what
-        header, rows = read_rows(path, what)
+        header, rows = read_saved_table(path, what)
         if not rows or any(len(row) != len(header) for row in rows) or len(set(header)) != len(header):
             raise LayoutError(f"{path}: no whole table of {what}.", "Dissect the run again.")
         self._of = dict(zip(header, zip(*rows, strict=True), strict=True))

@@ -26,8 +26,9 @@ from pydantic import (
     model_validator,
 )
 
-from sightline.errors import SightlineError
+from sightline.errors import LayoutError, SightlineError
 from sightline.io.progress import count_allowed_processes
+from sightline.io.yaml_files import read_yaml
 
 MIB = 1024 * 1024
 OBJECT_KINDS = ("findings", "marks", "regions", "states", "picture", "map")
@@ -234,21 +235,10 @@ def read_configuration(path: Path) -> Configuration:
         ConfigurationError: naming the file and the line of whatever cannot be used.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read ({error}).", "Point at the node's NODE.yaml.") from None
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_doubles(path, tree)
-        values = yaml.safe_load(text)
-    except RecursionError:
-        raise ConfigurationError(f"{path} holds words inside each other without end.", "Restore the file.") from None
-    except yaml.YAMLError as error:
-        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-        line = "" if mark is None else f", line {mark.line + 1}"
-        raise ConfigurationError(
-            f"{path}{line}: not YAML ({' '.join(str(error).split())[:160]}).", "Fix the line."
-        ) from None
+        read = read_yaml(path, "Point at the node's NODE.yaml.")
+    except LayoutError as error:
+        raise ConfigurationError(error.message, error.remedy) from None
+    tree, values = read.root, read.data
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path} holds no words and values.", "Start from the example in docs/node.md.")
     try:
@@ -341,22 +331,6 @@ def is_near(address: str) -> bool:
     except ValueError:
         return False
     return not ip.is_unspecified and (ip.is_loopback or ip.is_private)
-
-
-def _refuse_doubles(path: Path, node: yaml.Node | None) -> None:
-    """YAML readers keep the last of two equal words: one of two destinations with one name would be lost in silence."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                raise ConfigurationError(
-                    f"{path}, line {key.start_mark.line + 1}: {key.value!r} stands twice.", "Keep one of them."
-                )
-            seen.add(key.value)
-            _refuse_doubles(path, value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _refuse_doubles(path, value)
 
 
 def _find_line(tree: yaml.Node | None, place: tuple[str | int, ...]) -> int:

@@ -102,7 +102,22 @@ def test_mistakes_are_named(tmp_path, old, new, said, remedy):
     assert remedy in f"{caught.value} {caught.value.remedy}"
 
 
-@pytest.mark.parametrize("text", ["", "3", "rows: []", "rows: [3]", "rows: {a: 1}", "rows: " + "[" * 20_000])
+LAUGHS = "rows: [&a0 [ha], " + ", ".join(f"&a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)) + "]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "3",
+        "rows: []",
+        "rows: [3]",
+        "rows: {a: 1}",
+        "rows: " + "[" * 20_000,
+        LAUGHS,
+        GOOD.replace("2", "0x" + "F" * 9999, 1),
+    ],
+)
 def test_what_is_no_table_is_refused(tmp_path, text):
     with pytest.raises(RecipeError):
         table_of(tmp_path, text)

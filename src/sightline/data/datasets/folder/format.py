@@ -18,7 +18,7 @@ from sightline.structures.identifiers import normalise_form
 from sightline.structures.regions import Box, Mask, Polygon, Region, Scribble
 from sightline.structures.tag import Role, Tag
 
-LAYOUT = "sightline folder"
+LAYOUT, HEAD = "sightline folder", "cohort.json"
 VERSION = 1
 FACT = "fact:"
 STUDY_COLUMNS = ("study_id", "patient_id", "label", "split")
@@ -31,7 +31,7 @@ def read_head(source: Path) -> dict[str, Any]:
     Raises:
         LayoutError: no such file, or not a cohort of this layout and version.
     """
-    path = source / "cohort.json"
+    path = source / HEAD
     if not path.is_file():
         raise LayoutError(
             f"{source} is not a cohort folder: it has no cohort.json.",

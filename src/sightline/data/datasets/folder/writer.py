@@ -18,6 +18,7 @@ import numpy as np
 
 from sightline.data.datasets.folder.format import (
     FACT,
+    HEAD,
     IMAGE_COLUMNS,
     LAYOUT,
     STUDY_COLUMNS,
@@ -28,14 +29,25 @@ from sightline.data.datasets.folder.format import (
     save_gaze,
 )
 from sightline.errors import LayoutError
-from sightline.io.files import BEGUN, LOCK_NAME, LONGEST, make_file_name, mark_whole
+from sightline.io.files import (
+    BEGUN,
+    LEFTOVERS,
+    LOCK_NAME,
+    LONGEST,
+    drop_leftovers,
+    make_file_name,
+    mark_whole,
+    rewrite_folder,
+)
 from sightline.io.tables import find_path_inside, read_table
 from sightline.structures.case import Case, Cohort
 from sightline.structures.gaze import Gaze
 from sightline.structures.identifiers import clean_text
 from sightline.structures.regions import Mask
 
-TABLES = ("studies.csv", "images.csv", "regions.json", "cohort.json")
+TABLES = ("studies.csv", "images.csv", "regions.json", HEAD)
+# rows of studies and of images, and the names of the images' facts
+Rows = tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]
 # records of how patches lie in their CTs: written beside them before the tables
 RECORDS = "spines"
 STAGED = ".new"
@@ -45,14 +57,14 @@ def write_cohort(cohort: Cohort, destination: Path, copy_images: bool = True) ->
     """Write a cohort so that `folder.read` gives it back equal (paths of pictures and masks apart).
 
     Pictures and masks that already lie under `destination` stay where they are; others are copied into `images/` and
-    `regions/mask/`, gaze is written to `regions/gaze/`. Tables are staged beside the old ones and renamed when all are
-    complete, `cohort.json` last: a writer that dies leaves the old cohort or a folder that `read` refuses, never a
-    mixture.
+    `regions/mask/`, gaze is written to `regions/gaze/`. Tables are staged and renamed when all are complete, HEAD
+    last. A finished cohort is written anew beside its files and exchanged at the end: a writer that fails or dies
+    leaves the old cohort, or a folder that `read` refuses, never a mixture.
 
     Args:
         cohort: what to write.
         destination: a new or empty folder, one that holds nothing but the cohort's own pictures, or a cohort folder
-            of the same name, whose tables are replaced.
+            of the same name, which is replaced.
         copy_images: False refuses pictures that do not lie under `destination` yet.
 
     Raises:
@@ -62,35 +74,43 @@ def write_cohort(cohort: Cohort, destination: Path, copy_images: bool = True) ->
     kept = {case.image: inside for case in cohort if (inside := _make_relative(destination, case.image))}
     masks = [(case, region) for case in cohort for region in case.regions if isinstance(region, Mask)]
     _refuse_foreign(cohort, destination, kept, masks)
-    studies, images, facts = _build_rows(cohort)
-    new = not (destination / "cohort.json").exists()
+    rows = _build_rows(cohort)
     for case in cohort:
         if not case.image.is_file():
             raise LayoutError(f"{case.image}, the picture of {case.case_id!r}, is missing.", "Restore the picture.")
         if not copy_images and case.image not in kept:
             raise LayoutError(f"{case.image} does not lie under {destination}.", "Let the writer copy the pictures.")
 
-    destination.mkdir(parents=True, exist_ok=True)
-    if new:
-        (destination / BEGUN).touch()  # what is left of a command that is stopped is ours: it may be written again
     paths = kept | _choose_new_image_paths(cohort, kept)
-    for image, relative in paths.items():
-        if image not in kept:
-            _write_whole(destination / relative, partial(shutil.copyfile, image))
-    records = _write_regions(cohort, destination)
+    if (destination / HEAD).exists():
+        with rewrite_folder(destination, HEAD) as place:
+            _write_files(cohort, destination, place, paths, rows)
+        return
+    destination.mkdir(parents=True, exist_ok=True)
+    drop_leftovers(destination)
+    (destination / BEGUN).touch()  # what is left of a command that is stopped is ours: it may be written again
+    _write_files(cohort, destination, destination, paths, rows)
+    mark_whole(destination)
 
+
+def _write_files(cohort: Cohort, home: Path, place: Path, paths: Mapping[Path, str], rows: Rows) -> None:
+    """Write pictures, regions and tables into `place`: `home` itself, or a copy of it."""
+    studies, images, facts = rows
+    for image, relative in paths.items():
+        if _make_relative(home, image) is None:
+            _write_whole(place / relative, partial(shutil.copyfile, image))
+    records = _write_regions(cohort, home, place)
     image_rows = [row | {"path": paths[case.image]} for case, row in zip(cohort, images, strict=True)]
     own = [c for c in ("grid", "grid_mm", "label", "split") if any(row.get(c) for row in image_rows)]
-    _stage_table(destination / "studies.csv", STUDY_COLUMNS, studies)
-    _stage_table(destination / "images.csv", [*IMAGE_COLUMNS, *own, *[FACT + name for name in facts]], image_rows)
-    _stage_text(destination / "regions.json", "[\n" + ",\n".join(_format_json(r) for r in records) + "\n]\n")
-    _require_read_back(destination, studies, image_rows)
+    _stage_table(place / "studies.csv", STUDY_COLUMNS, studies)
+    _stage_table(place / "images.csv", [*IMAGE_COLUMNS, *own, *[FACT + name for name in facts]], image_rows)
+    _stage_text(place / "regions.json", "[\n" + ",\n".join(_format_json(r) for r in records) + "\n]\n")
+    _require_read_back(place, studies, image_rows)
     head = {"layout": LAYOUT, "version": VERSION, "name": cohort.name, "classes": list(cohort.classes)}
-    _stage_text(destination / "cohort.json", json.dumps(head | {"about": dict(cohort.about)}, indent=2) + "\n")
-    (destination / "cohort.json").unlink(missing_ok=True)
+    _stage_text(place / HEAD, json.dumps(head | {"about": dict(cohort.about)}, indent=2) + "\n")
+    (place / HEAD).unlink(missing_ok=True)
     for name in TABLES:
-        (destination / (name + STAGED)).replace(destination / name)
-    mark_whole(destination)
+        (place / (name + STAGED)).replace(place / name)
 
 
 def _require_read_back(
@@ -122,18 +142,20 @@ def _refuse_foreign(
         return
     if not destination.is_dir():
         raise LayoutError(f"{destination} is a file, not a folder.", "Choose another destination.")
-    if (destination / "cohort.json").exists():
+    if (destination / HEAD).exists():
         name = read_head(destination)["name"]
         if name != cohort.name:
             raise LayoutError(f"{destination} already holds the cohort {name!r}.", "Choose another destination.")
         return
-    if (destination / BEGUN).exists() or (destination / ("cohort.json" + STAGED)).exists():
+    if (destination / BEGUN).exists() or (destination / (HEAD + STAGED)).exists():
         return  # an earlier write of ours was stopped
     ours = {RECORDS} | {path.split("/")[0] for path in kept.values()} | {name + STAGED for name in TABLES}
     for _, mask in masks:
         if isinstance(mask.source, Path) and (relative := _make_relative(destination, mask.source)):
             ours.add(relative.split("/")[0])
-    foreign = sorted(entry.name for entry in destination.iterdir() if entry.name not in (*ours, LOCK_NAME, BEGUN))
+    foreign = sorted(
+        entry.name for entry in destination.iterdir() if entry.name not in (*ours, LOCK_NAME, BEGUN, *LEFTOVERS)
+    )
     if foreign:
         raise LayoutError(
             f"{destination} holds files that are no cohort of ours, e.g. {foreign[:3]}.",
@@ -181,7 +203,7 @@ def _iterate_studies(cohort: Cohort) -> Iterator[tuple[str, list[Case]]]:
     yield from studies.items()
 
 
-def _build_rows(cohort: Cohort) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+def _build_rows(cohort: Cohort) -> Rows:
     studies: list[dict[str, Any]] = []
     per_image: dict[str, dict[str, str]] = {}
     for study_id, cases in _iterate_studies(cohort):
@@ -220,9 +242,9 @@ def _join_sizes(sizes: Sequence[float] | None) -> str:
     return " ".join(str(size) for size in sizes or ())
 
 
-def _write_regions(cohort: Cohort, destination: Path) -> list[dict[str, Any]]:
+def _write_regions(cohort: Cohort, home: Path, place: Path) -> list[dict[str, Any]]:
     masks = [r for case in cohort for r in case.regions if isinstance(r, Mask)]
-    kept = {m.source: p for m in masks if isinstance(m.source, Path) and (p := _make_relative(destination, m.source))}
+    kept = {m.source: p for m in masks if isinstance(m.source, Path) and (p := _make_relative(home, m.source))}
     taken = {path.casefold() for path in kept.values()}
     records = []
     for case in cohort:
@@ -233,15 +255,15 @@ def _write_regions(cohort: Cohort, destination: Path) -> list[dict[str, Any]]:
                 if not relative:
                     suffix = "png" if region.pixels().ndim == 2 else "nii.gz"
                     relative = _choose_new_path("regions/mask", case.case_id, region.tag.label, suffix, taken)
-                    _write_whole(destination / relative, partial(_save_mask, case, region))
+                    _write_whole(place / relative, partial(_save_mask, case, region))
                     # what was written is this mask alone: 1 is inside, whatever number it had
                     region = replace(region, value=None)
             if isinstance(region, Gaze):
                 # a file that is there stays as it is: the old tables may still name it
-                fits = partial(_may_write, destination, encode_gaze(region))
+                fits = partial(_may_write, place, encode_gaze(region))
                 relative = _choose_new_path("regions/gaze", case.case_id, region.tag.reader, "npy", taken, fits)
-                if not (destination / relative).exists():
-                    _write_whole(destination / relative, partial(save_gaze, region))
+                if not (place / relative).exists():
+                    _write_whole(place / relative, partial(save_gaze, region))
             records.append(describe_region(case.case_id, region, relative))
     return records
 

@@ -26,13 +26,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sightline.data.views.image_view import MOST_PIXELS
-from sightline.errors import RecipeError
+from sightline.errors import LayoutError, RecipeError
 from sightline.evaluation.suggestions import require_strategy
 from sightline.evaluation.tables.engines.suggested_marks import Asking
 from sightline.evaluation.tables.table import Row, Table
+from sightline.io.yaml_files import read_yaml
 from sightline.training.recipe import Recipe
 from sightline.training.serialization import (
     Catalogue,
@@ -47,21 +46,8 @@ ROW_WORDS = (
     "name", "recipe", "change", "reference", "train_images", "train_per_class", "wrong_marks", "trained_on",
     "tested_on", "group", "teacher", "suggest",
 )  # fmt: skip
+_NAME = "Name a table, or a YAML file that describes one."
 MOST_SEEDS, MOST_CASES, LONGEST_NAME = 1000, 10**9, 200
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads what YAML's safe loader reads, but no word twice in one place, of which that one keeps the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping whose words differ."""
-        words: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                if key.value in words:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
-                words.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def read_grid(path: Path, find: Callable[[str], Recipe], catalogue: Catalogue) -> Table:
@@ -102,26 +88,16 @@ def read_grid(path: Path, find: Callable[[str], Recipe], catalogue: Catalogue) -
         if "seeds" in data
         else None,
     )
-    return replace(table, metrics=report, leading=report) if report else table
+    return replace(table, metrics=report, leading=report, named_in=str(path)) if report else table
 
 
 def _load(path: Path) -> Mapping[str, Any]:
+    if not path.exists():
+        raise RecipeError(f"{path} does not exist.", _NAME)
     try:
-        data = _Loader(path.read_text(encoding="utf-8")).get_single_data()
-    except FileNotFoundError:
-        raise RecipeError(f"{path} does not exist.", "Name a table, or a YAML file that describes one.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} cannot be read ({error}).", "Save it as a text file in UTF-8.") from None
-    except RecursionError:
-        raise RecipeError(f"{path} holds words inside each other without end.", "Restore the file.") from None
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)  # not every YAML error knows its place
-        line = "" if place is None else f", line {place.line + 1}"
-        problem = getattr(error, "problem", None) or "it is no YAML"
-        raise RecipeError(f"{path}{line}: {problem}.", "Fix the line; indent by blanks, not tabs.") from None
-    except (ValueError, AttributeError, TypeError, ArithmeticError) as error:
-        # a day that is none, or a tag such as !!int before a text
-        raise RecipeError(f"{path} holds a value that is none ({error}).", "Put texts in quotes.") from None
+        data = read_yaml(path, _NAME).data
+    except LayoutError as error:
+        raise RecipeError(error.message, error.remedy) from None
     if not isinstance(data, Mapping):
         raise RecipeError(f"{path} describes no table.", f"Write {', '.join(TABLE_WORDS)} at its top level.")
     return data

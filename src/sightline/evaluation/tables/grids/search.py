@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from sightline.errors import CohortError, RecipeError, RunError, SightlineError
 from sightline.evaluation.tables.grids.grid import change_recipe
-from sightline.io.files import hold_folder, read_json, read_rows, write_text
+from sightline.io.files import hold_folder, read_json, read_run_csv, write_text
 from sightline.structures.case import Cohort
 from sightline.training.engine import Engine
 from sightline.training.recipe import Recipe, format_identity_json, format_recipe_json
@@ -244,7 +244,7 @@ def read_validation_score(history: Path, recipe: Recipe, measure: Measure) -> fl
     Raises:
         RunError: it said nothing of this measure.
     """
-    rows = [row for row in read_rows(history) if row.get(f"val_{measure}")]
+    rows = [row for row in read_run_csv(history) if row.get(f"val_{measure}")]
     if not rows:
         raise RunError(f"{history} has no val_{measure}.", "Choose another --measure, or validate every epoch.")
     kept = rows[-1]
