@@ -82,6 +82,18 @@ def test_a_name_twice_in_one_object_is_refused():
         parse_json('[{"annotations": [1], "x": 2, "annotations": []}]')
 
 
+def test_numbers_that_are_none_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="a whole number of 400 digits"):
+        parse_json('{"a": 1' + "0" * 399 + "}")
+    assert parse_json("[1" + "0" * 40 + "]") == [10**40]
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1_5,1_5\n")
+    (row,) = read_table(path, ["a"])
+    for read in (row.integer, row.number_of):
+        with pytest.raises(LayoutError, match="'1_5', expected a"):
+            read("a")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
 @pytest.mark.parametrize(
     "text", ["a\tb\nä\t2\n", "sep=;\na;b\nä;2\n", "sep=,\r\na,b\r\nä,2\r\n", "sep=\t\na\tb\nä\t2\n"]

@@ -23,6 +23,8 @@ from sightline.io.progress import hold_back_interrupt
 _RESERVED = frozenset(("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))))
 # file systems count bytes, and a suffix, a mark or a number may be added
 LONGEST = 120
+# of a whole number in JSON: a float holds it
+MOST_DIGITS = 100
 # of a folder that a command writes into, and of one that it has begun and not finished
 LOCK_NAME, BEGUN = ".lock", ".unfinished"
 # within a finished folder: where it is written anew, and where what was there waits until that is in its place
@@ -230,14 +232,20 @@ def parse_json(text: str) -> Any:
     """The document of a JSON text.
 
     Raises:
-        ValueError: no JSON, an object with a name twice (of which most readers keep the last), or a text in it with
-            half a letter (a lone surrogate), which no file can hold.
+        ValueError: no JSON, an object with a name twice (of which most readers keep the last), a whole number that
+            no float can hold, or a text with half a letter (a lone surrogate), which no file can hold.
         RecursionError: nested without end.
     """
-    data = json.loads(text, object_pairs_hook=_refuse_repeated_names)
+    data = json.loads(text, object_pairs_hook=_refuse_repeated_names, parse_int=_parse_whole_number)
     if "\\ud" in text or "\\uD" in text:
         json.dumps(data, ensure_ascii=False).encode()
     return data
+
+
+def _parse_whole_number(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a whole number of {len(digits)} digits")
+    return int(digits)
 
 
 def _refuse_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -50,14 +50,14 @@ class CsvRow:
     def integer(self, column: str) -> int | None:
         """A whole number, or None where the cell is empty."""
         try:
-            return int(self[column]) if self[column] else None
+            return int(refuse_underscores(self[column])) if self[column] else None
         except ValueError:
             raise self.error(column, f"is {self[column]!r}, expected a whole number") from None
 
     def number_of(self, column: str) -> float | None:
         """A finite number, or None where the cell is empty."""
         try:
-            value = float(self[column]) if self[column] else None
+            value = float(refuse_underscores(self[column])) if self[column] else None
         except ValueError:
             value = math.nan
         if value is not None and not math.isfinite(value):
@@ -67,6 +67,17 @@ class CsvRow:
     def error(self, column: str, what: str, remedy: str = "Fix this cell of the table.") -> LayoutError:
         """A refusal that names file, row and column."""
         return LayoutError(f"{self.path}: row {self.number}, column {column!r} {what}.", remedy)
+
+
+def refuse_underscores(text: str) -> str:
+    """A text that is to be a number; Python would take 1_5 for 15, where a comma or a point was lost.
+
+    Raises:
+        ValueError: it holds one.
+    """
+    if "_" in text:
+        raise ValueError(f"{text[:40]!r} is no number")
+    return text
 
 
 def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -> list[CsvRow]:

@@ -10,7 +10,6 @@ right lung is on the left of the picture.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from typing import Literal
 
 from sightline.data.split import split_cohort
 from sightline.errors import LayoutError
+from sightline.io.files import parse_json
 from sightline.io.image import read_size
 from sightline.io.tables import CsvRow, find_path_inside, read_table
 from sightline.structures.case import Case, Cohort
@@ -128,8 +128,8 @@ def _build_case(source: Path, row: CsvRow) -> Case:
 def _read_box(row: CsvRow, column: str, shape: tuple[int, int]) -> Box:
     """A lung's box, cut to the picture where rounding leads out of it."""
     try:
-        x, y, width, height = (float(number) for number in json.loads(row[column]))
-    except (ValueError, TypeError):
+        x, y, width, height = (float(number) for number in parse_json(row[column]))
+    except (ValueError, TypeError, RecursionError):
         raise row.error(column, f"is {row[column]!r}, expected [x, y, width, height]") from None
     start, stop = (y, x), (y + height, x + width)
     out = max(-y, -x, stop[0] - shape[0], stop[1] - shape[1])

@@ -91,7 +91,22 @@ def test_missing_numbers_are_skipped_and_counted(tmp_path):
         ([at(29)], ("P", "I", "R"), "label 29"),
         ([at(2.5)], ("P", "I", "R"), "no whole number"),
         ([at("L1")], ("P", "I", "R"), "no whole number"),
+        ([at("2_0")], ("P", "I", "R"), "'2_0', no whole number"),
+        ([at(True)], ("P", "I", "R"), "True, no whole number"),
+        ([at(None)], ("P", "I", "R"), "None, no whole number"),
+        ([at([20])], ("P", "I", "R"), "no whole number"),
+        ([at(float("nan"))], ("P", "I", "R"), "nan, no whole number"),
         ([at(20, "left")], ("P", "I", "R"), "X of entry 2 is 'left'"),
+        ([at(20, "1_5")], ("P", "I", "R"), "X of entry 2 is '1_5'"),
+        ([at(20, "1,5")], ("P", "I", "R"), "X of entry 2 is '1,5'"),
+        ([at(20, True)], ("P", "I", "R"), "X of entry 2 is True"),
+        ([at(20, [1.0])], ("P", "I", "R"), r"X of entry 2 is \[1.0\]"),
+        ([at(20, 10**99)], ("P", "I", "R"), None),
+        ([at(20, 10**400)], ("P", "I", "R"), "a whole number of 401 digits"),
+        ([at(10**400)], ("P", "I", "R"), "a whole number of 401 digits"),
+        ([{"label": 20, "x": 1, "y": 2, "z": 3}], ("P", "I", "R"), "X of entry 2 is 'absent'"),
+        ([at(20), at("20.0")], ("P", "I", "R"), "no whole number"),
+        ([at(20), at(20.0)], ("P", "I", "R"), "twice"),
         ([at(20, 1e999)], ("P", "I", "R"), "X of entry 2"),
         ([{"label": 20, "X": 1, "Y": 2}], ("P", "I", "R"), "Z of entry 2 is 'absent'"),
         ([at(20)], ("P", "A", "R"), "the direction is"),
@@ -100,8 +115,14 @@ def test_missing_numbers_are_skipped_and_counted(tmp_path):
     ],
 )
 def test_files_that_are_refused(tmp_path, entries, direction, words):
-    with pytest.raises(LayoutError, match=words):
-        read_centroids(listed(tmp_path / "c.json", *entries, direction=direction))
+    path = listed(tmp_path / "c.json", *entries, direction=direction)
+    if words is None:  # far outside
+        with pytest.raises(GeometryError, match="1 of 1 centroids lie outside"):
+            place_vertebrae(read_centroids(path), (4, 5, 6), direction, (1, 1, 1))
+        return
+    with pytest.raises(LayoutError, match=words) as caught:
+        read_centroids(path)
+    assert len(str(caught.value).replace(str(path), "")) < 300
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"label": 20}', "[1, 2]", '[{"direction": 5}, {"label": 20}]'])

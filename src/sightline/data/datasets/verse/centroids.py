@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from numpy.typing import ArrayLike
 
 from sightline.data.spine.vertebrae import LEVELS, NOT_VERTEBRAE, RANKS, Vertebra
 from sightline.errors import GeometryError, LayoutError
-from sightline.io.tables import read_json
+from sightline.io.tables import read_json, refuse_underscores
 from sightline.structures.frame import FloatArray
 
 Direction = tuple[str, str, str]
@@ -73,7 +74,9 @@ def read_centroids(path: Path) -> Centroids:
     for number, entry in enumerate(document, start=1):
         if "label" not in entry:
             if "direction" not in entry:
-                raise LayoutError(f"{path}: entry {number} has neither label nor direction: {entry}.", "Remove it.")
+                raise LayoutError(
+                    f"{path}: entry {number} has neither label nor direction: {reprlib.repr(entry)}.", "Remove it."
+                )
             continue
         label = _parse_label(entry["label"], number, path)
         if label in NOT_VERTEBRAE:
@@ -174,7 +177,8 @@ def _parse_direction(value: Any, path: Path) -> Direction:
     axes = [{"R": "R", "L": "R", "A": "A", "P": "A", "S": "S", "I": "S"}.get(str(letter)) for letter in letters]
     if sorted(map(str, axes)) != ["A", "R", "S"]:
         raise LayoutError(
-            f"{path}: the direction is {value!r}; three letters, one each of L or R, A or P, I or S were expected.",
+            f"{path}: the direction is {reprlib.repr(value)}; three letters, one each of L or R, A or P, I or S "
+            "were expected.",
             'Write e.g. ["P", "I", "R"].',
         )
     return letters[0], letters[1], letters[2]
@@ -182,11 +186,13 @@ def _parse_direction(value: Any, path: Path) -> Direction:
 
 def _parse_label(value: Any, number: int, path: Path) -> int:
     try:
-        label = int(value)
+        label = int(refuse_underscores(value) if isinstance(value, str) else value)
         if isinstance(value, bool) or label != float(value):
             raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise LayoutError(f"{path}: the label of entry {number} is {value!r}, no whole number.", "Fix it.") from None
+        raise LayoutError(
+            f"{path}: the label of entry {number} is {reprlib.repr(value)}, no whole number.", "Fix it."
+        ) from None
     if label not in LEVELS and label not in NOT_VERTEBRAE:
         raise LayoutError(
             f"{path}: entry {number} has the label {label}; VerSe's are 1 to 25 (C1 to L6) and 28 (T13).",
@@ -198,11 +204,13 @@ def _parse_label(value: Any, number: int, path: Path) -> int:
 def _parse_coordinate(entry: Mapping[str, Any], axis: str, number: int, path: Path) -> float:
     value = entry.get(axis, "absent")
     try:
-        number_of = math.nan if value is None else float(value)
-    except (TypeError, ValueError):
+        number_of = math.nan if value is None else float(refuse_underscores(value) if isinstance(value, str) else value)
+    except (TypeError, ValueError, OverflowError):
         number_of = math.inf
     if math.isinf(number_of) or isinstance(value, bool):
-        raise LayoutError(f"{path}: {axis} of entry {number} is {value!r}; a number was expected.", "Fix it.")
+        raise LayoutError(
+            f"{path}: {axis} of entry {number} is {reprlib.repr(value)}; a number was expected.", "Fix it."
+        )
     return number_of
 
 
