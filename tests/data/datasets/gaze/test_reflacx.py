@@ -230,6 +230,56 @@ def test_what_is_broken_is_refused(tmp_path, name, change, match):
         reflacx.read(tree)
 
 
+def count(tree, **options):
+    counts = reflacx.read(tree, reflacx.Options(**options)).about["counts"]
+    return {name: int(number) for name, _, number in (part.rpartition(" ") for part in counts.split(", "))}
+
+
+def test_everything_that_is_left_out_is_counted(tmp_path):
+    """By hand: six readings of four images; in each one ellipse of certainty 4 (Pneumothorax alone) and one of 1."""
+    tree = write_tree(tmp_path / "tree")
+    plain = {
+        "readings": 6, "images": 4, "ellipse not certain enough": 6, "gaze discarded by the publishers": 1,
+        "off image": 5, "fixations kept": 10,
+    }  # fmt: skip
+    assert count(tree) == plain
+    # the second ellipse of each reading speaks for everything, the first one not for atelectasis
+    others = {key: n for key, n in plain.items() if key != "ellipse not certain enough"}
+    assert count(tree, findings=("Atelectasis",), certainty=1) == {**others, "ellipse of other findings": 6}
+    # phase 1 was not asked about it: two images, four readings and their gaze are left out
+    assert count(tree, findings=("Pleural abnormality",)) == {
+        "readings": 6, "images": 4, "not asked about these findings": 2, "ellipse of other findings": 2,
+        "ellipse not certain enough": 2, "off image": 2, "fixations kept": 4,
+    }  # fmt: skip
+    # five readings of ten pieces of 20 ms, in two of which the eyes were never found
+    seen = {key: n for key, n in plain.items() if key not in ("off image", "fixations kept")}
+    seen |= {"eyes not found": 5 * 2, "samples kept": 5 * 8}
+    assert count(tree, gaze="samples", rate_hz=50.0) == seen
+    samples = tree / "gaze_data" / "P300R6" / "gaze.csv"
+    head, first, second, *rest = samples.read_text(encoding="utf-8").splitlines()
+    samples.write_text("\n".join([head, second, first, *rest]), encoding="utf-8")
+    assert count(tree, gaze="samples", rate_hz=50.0) == {**seen, "samples earlier than the row before": 1}
+
+    def edit(name, old, new):
+        path = tree / name
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    edit("main_data/P300R5/anomaly_location_ellipses.csv", "20,30,60,90", "60,30,20,90")
+    edit("main_data/P300R6/chest_bounding_box.csv", "4,6,80,110", "4,6,4,110")
+    lines = (tree / "main_data/P300R6/fixations.csv").read_text(encoding="utf-8").splitlines()
+    (tree / "main_data/P300R6/fixations.csv").write_text("\n".join([lines[0], lines[3]]), encoding="utf-8")
+    next(tree.rglob("bb.png")).unlink()
+    edit("main_data/P300R6/anomaly_location_ellipses.csv", "20,30,60,90", "60,30,20,90")
+    edit("main_data/metadata_phase_1.csv", ",5,0,1,", ",5,0,5,")
+    assert count(tree, findings=("Pneumothorax", "Atelectasis")) == {
+        "readings": 6, "images": 4, "several findings": 2, "image missing": 1, "ellipse without an area": 1,
+        "chest box without an area": 1, "ellipse not certain enough": 5, "gaze discarded by the publishers": 1,
+        "off image": 4, "fixations kept": 6, "reading without gaze": 1,
+    }  # fmt: skip
+
+
 def test_semicolons_in_a_table_of_gaze_and_a_folder_in_place_of_metadata(tree, tmp_path):
     other = write_tree(tmp_path / "tree")
     for path in other.rglob("fixations.csv"):
