@@ -1,6 +1,7 @@
 """Precision, several devices and the GPU are Fabric's; what they train must be the same training."""
 
 import copy
+import ctypes
 import json
 import os
 import subprocess
@@ -151,3 +152,32 @@ def test_operations_that_are_not_deterministic_are_named():
         assert torch.are_deterministic_algorithms_enabled()
     assert named == {"put_"}
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+KEEPING = """
+import resource, sys
+import torch
+from sightline.training.engine import keep_freed_memory
+kept = keep_freed_memory()
+for times in (2, 10):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        torch.zeros(16 << 20).add_(1.0)
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
+def test_freed_memory_is_kept_for_the_next_step_unless_the_user_set_it():
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    faults = {}
+    for name, more in (("kept", {}), ("own", {"MALLOC_ARENA_MAX": "2"})):
+        environment = {**plain, **more, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", KEEPING], env=environment, capture_output=True, text=True, check=True
+        )
+        kept, count = done.stdout.split()
+        assert kept == str(name == "kept")
+        faults[name] = int(count)
+    # ten tensors of 64 MiB are 163,840 pages of 4 KiB, or 320 of 2 MiB
+    assert faults["kept"] < 0.1 * faults["own"], faults

@@ -19,7 +19,7 @@ from sightline.metrics.maps.localisation import MapScores
 from sightline.structures.case import PROPOSED_BY, Cohort
 from sightline.structures.gaze import Gaze
 from sightline.structures.protocols import find_heatmap
-from sightline.training.engine import Engine
+from sightline.training.engine import Engine, keep_freed_memory
 from sightline.training.feature_cache import keep_features
 from sightline.training.run import Run, require_same_classes
 from sightline.training.serialization import Catalogue
@@ -75,6 +75,8 @@ def evaluate(
     if kept is not None:
         return _recalibrate(run, kept) if calibrated else kept
     fabric = engine.fabric("32-true")
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     network = run.network()
     keep_features(network, engine.features, view)
     output = predict(

@@ -50,6 +50,7 @@ from sightline.training.engine import (
     Engine,
     compute_strided_in_float32,
     deterministic_operations,
+    keep_freed_memory,
     sync_batch_norms,
 )
 from sightline.training.feature_cache import find_encoder, keep_features
@@ -142,6 +143,8 @@ def train(
             return run
     fabric = engine.fabric(recipe.precision)
     fabric.launch()
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     if recipe.precision == "bf16-mixed" and not has_bfloat16(fabric.device) and fabric.is_global_zero:
         print(f"{recipe.title}: {_NO_BFLOAT16}", file=sys.stderr)
     network, aim = _build_network(recipe, cohort, cases, fabric)
