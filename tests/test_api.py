@@ -9,6 +9,7 @@ from operator import attrgetter
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from support.paths import ROOT
 
@@ -88,6 +89,19 @@ def test_what_type_checkers_see_is_what_there_is():
         assert getattr(sl, name) is (expected or getattr(importlib.import_module(module), original))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "colour"), [("uint8", False), ("uint8", True), ("uint16", False), ("uint16", True), ("int32", False)]
+)
+def test_an_array_is_read_as_a_file_of_the_same_numbers(run_folder, tmp_path, dtype, colour):
+    """Also where 12 bits lie in 16: both are stretched, so that the picture is not nearly black."""
+    grey = np.random.default_rng(0).integers(0, 250 if dtype == "uint8" else 4000, (48, 40)).astype(dtype)
+    pixels = np.stack([grey, grey, grey // 2], axis=-1) if colour else grey
+    tifffile.imwrite(tmp_path / "same.tif", pixels, photometric="rgb" if colour else "minisblack")
+    found = sl.predict(run_folder, [tmp_path / "same.tif", pixels])
+    assert found[0].probabilities == found[1].probabilities
+    assert np.array_equal(found[0].result.pixels, found[1].result.pixels)
+
+
 def test_predictions_of_arrays_files_folders_and_cohorts(run_folder, tiny_cohort):
     run = sl.load_run(str(run_folder))
     case = tiny_cohort[0]
@@ -102,12 +116,13 @@ def test_predictions_of_arrays_files_folders_and_cohorts(run_folder, tiny_cohort
     assert row["p(fracture)"] == pytest.approx(file.probabilities["fracture"])
     output = sl.predict(run, tiny_cohort.split("test"), quiet=True)
     assert len(output.predictions) == len(tiny_cohort.split("test"))
+    assert file.overlay()._repr_png_() == file._repr_png_()
     assert file._repr_png_().startswith(b"\x89PNG") and "fracture" in repr(file)
 
 
 def test_an_explanation_has_its_place(run_folder, tiny_cohort):
     heat = sl.explain(run_folder, str(tiny_cohort[0].image), "gradcam", target="fracture")
-    assert heat.target == "fracture" and heat.overlay() == heat._repr_png_()
+    assert heat.target == "fracture" and heat.overlay()._repr_png_() == heat._repr_png_()
     rows, columns = tiny_cohort[0].shape
     row, column = heat.peak
     assert -rows < row < 2 * rows and -columns < column < 2 * columns
@@ -122,6 +137,10 @@ def test_an_explanation_has_its_place(run_folder, tiny_cohort):
         (lambda run, cohort: sl.load_recipe("small-guided", epoch=1), RecipeError, "no option 'epoch'"),
         (lambda run, cohort: sl.load_recipe("nothing"), RecipeError, "no recipe 'nothing'"),
         (lambda run, cohort: sl.predict(run, np.zeros((4, 4))), UnreadableFile, "float64 of shape"),
+        (lambda run, cohort: sl.predict(run, np.zeros((40, 40), np.uint8)), UnreadableFile, "looks the same"),
+        (lambda run, cohort: sl.predict(run, np.zeros((0, 4), np.uint8)), UnreadableFile, "0 x 4"),
+        (lambda run, cohort: sl.predict(run, np.ones((4, 4, 2), np.uint8)), UnreadableFile, "no picture"),
+        (lambda run, cohort: sl.predict(run, None), UnreadableFile, "NoneType is no picture"),
         (lambda run, cohort: sl.predict(run, np.zeros((4, 4), np.uint8), speed=1), RecipeError, "no option 'speed'"),
         (lambda run, cohort: sl.explain(run, np.eye(9, dtype=np.uint8), "tea"), RecipeError, "no explainer 'tea'"),
         (lambda run, cohort: sl.explain(run, np.eye(9, dtype=np.uint8), target="x"), RecipeError, "no class 'x'"),

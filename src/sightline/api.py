@@ -188,8 +188,8 @@ def predict(
 
     Args:
         run: a finished run, or its folder.
-        inputs: a uint8 or uint16 array [rows, columns] (brighter is denser), a file, a folder, several of these, or a
-            `Cohort`.
+        inputs: an array of integers [rows, columns] or [rows, columns, 3] (brighter is denser; read as a PNG of the
+            same numbers is), a file, a folder, several of these, or a `Cohort`.
         options: fields of the engine: device, workers, quiet.
 
     Returns:
@@ -240,7 +240,7 @@ def explain(
         options: fields of the engine.
 
     Returns:
-        The map: `.values`, `.frame`, `.peak`, `.overlay()` (PNG bytes); a notebook shows the overlay.
+        The map: `.values`, `.frame`, `.peak`, `.overlay()` (PNG bytes that a notebook shows).
 
     Raises:
         RecipeError: unknown method or class.

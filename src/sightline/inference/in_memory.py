@@ -19,7 +19,8 @@ from sightline.inference.file_result import FileResult
 from sightline.inference.network_output import collect_facts
 from sightline.inference.predict import TorchNetwork
 from sightline.inference.radiographs import list_radiograph_files, read_picture, read_radiograph
-from sightline.io.picture import Picture
+from sightline.io.image import convert_array
+from sightline.io.picture import Picture, require_content
 from sightline.plots.contact_sheet import draw_overlay
 from sightline.structures.evidence import forward_evidence
 from sightline.structures.frame import Frame
@@ -31,6 +32,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Image = str | Path | NDArray[Any]
+
+
+class Png(bytes):
+    """A picture as PNG bytes; a notebook shows it, `Path("heat.png").write_bytes(png)` saves it."""
+
+    def _repr_png_(self) -> bytes:
+        """Itself, for a notebook."""
+        return bytes(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,14 +83,20 @@ class Prediction:
         shown = "" if p is None else f", {self.label} {p[self.label]:.3f}"
         return f"Prediction({self.name!r}{shown}, {len(self.boxes)} boxes)"
 
-    def _repr_png_(self) -> bytes | None:
-        """The overlay, for a notebook."""
+    def overlay(self) -> Png | None:
+        """The map and the boxes over the picture, as PNG bytes that a notebook shows; None if there are neither."""
         shown = self.result
         if shown.map is None and shown.window is None and not shown.boxes:
             return None
         p = self.probabilities
         caption = self.name if p is None else f"{self.label} {p[self.label]:.0%}"
-        return draw_overlay(shown.pixels, shown.map, (), shown.frame, caption, found=shown.boxes, window=shown.window)
+        return Png(
+            draw_overlay(shown.pixels, shown.map, (), shown.frame, caption, found=shown.boxes, window=shown.window)
+        )
+
+    def _repr_png_(self) -> bytes | None:
+        """The overlay, for a notebook."""
+        return self.overlay()
 
 
 class PredictionList(Sequence[Prediction]):
@@ -163,10 +178,10 @@ class ExplainedMap:
         row, column = place.map_points(np.array(np.unravel_index(int(self.values.argmax()), shape)) + 0.5)
         return float(row), float(column)
 
-    def overlay(self) -> bytes:
-        """The map over the picture, as PNG bytes."""
+    def overlay(self) -> Png:
+        """The map over the picture: PNG bytes that show themselves in a notebook."""
         caption = f"{self.method}: {self.target}"
-        return draw_overlay(self.pixels, self.values, (), self.frame, caption, window=self.window)
+        return Png(draw_overlay(self.pixels, self.values, (), self.frame, caption, window=self.window))
 
     def _repr_png_(self) -> bytes:
         """The overlay, for a notebook."""
@@ -181,19 +196,19 @@ def read_picture_like(image: Image, number: int = 0) -> tuple[str, Picture]:
     """A picture from a file or an array, and its name.
 
     Raises:
-        UnreadableFile: the array is not uint8 or uint16 [h, w], or uint8 [h, w, 3].
+        UnreadableFile: as `read_radiograph`, or the array is not integers [h, w] or [h, w, 3].
     """
     if isinstance(image, (str, Path)):
         return str(image), read_radiograph(Path(image))
     pixels = np.asarray(image)
-    grey = pixels.ndim == 2 and pixels.dtype in (np.uint8, np.uint16)
-    colour = pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8
-    if not (grey or colour) or 0 in pixels.shape:
+    if pixels.dtype.kind not in "biuf":
         raise UnreadableFile(
-            f"An array {pixels.dtype} of shape {list(pixels.shape)} is no picture.",
-            "Give uint8 or uint16 of shape [rows, columns], or uint8 of shape [rows, columns, 3]; brighter is denser.",
+            f"A {type(image).__name__} is no picture.", "Give the path of a file or folder, or an array of integers."
         )
-    return f"array {number}", Picture(pixels, Frame.of_image(pixels.shape[:2]))
+    name = Path(f"array {number}")
+    picture = convert_array(pixels, name)
+    require_content(picture, name)
+    return str(name), picture
 
 
 def _require_image_view(run: Run) -> View:

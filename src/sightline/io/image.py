@@ -11,8 +11,10 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sightline.errors import SightlineError, UnreadableFile
 from sightline.io.picture import (
@@ -25,7 +27,13 @@ from sightline.io.picture import (
     write_rejects,
 )
 from sightline.structures.frame import Frame
-from sightline.structures.raster import Raster, find_picture_kind, read_raster, read_raster_frame
+from sightline.structures.raster import (
+    find_picture_kind,
+    read_raster,
+    read_raster_frame,
+    reduce_to_grey,
+    require_sane_size,
+)
 from sightline.structures.regions import is_volume
 
 __all__ = ["Picture", "Reject", "find_images", "read_image", "write_rejects"]
@@ -78,8 +86,32 @@ def read_image(path: Path) -> Picture:
         facts["software"] = raster.software
     if raster.aspect != 1.0:
         facts["pixel_aspect"] = f"{raster.aspect:.4g}"
-    pixels = _convert_to_display(path, raster)
+    pixels = _convert_to_display(path, raster.values)
     return Picture(pixels, Frame.of_image(pixels.shape[:2], aspect=raster.aspect), facts)
+
+
+def convert_array(values: NDArray[Any], name: Path) -> Picture:
+    """An array as a file of the same numbers is read: 8 bits stay as they are, more are stretched.
+
+    Args:
+        values: integers [h, w] or [h, w, 3], brighter is denser; colours that are all grey become [h, w].
+        name: what errors call it.
+
+    Raises:
+        UnreadableFile: another type or shape, or an absurd size.
+    """
+    if values.dtype.kind not in "ui" or not (values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (1, 3))):
+        remedy = "Give integers of shape [rows, columns] or [rows, columns, 3]; brighter is denser."
+        if values.dtype.kind == "f":
+            remedy += " Floating-point numbers have no range of display: (255 * x).astype('uint8') where 1 is white."
+        raise UnreadableFile(
+            f"{name}: an array {values.dtype} of shape {list(values.shape)} is no picture.", remedy
+        )  # fmt: skip
+    require_sane_size(name, *values.shape[:2])
+    if values.ndim == 3:
+        values = values[..., 0] if values.shape[2] == 1 else reduce_to_grey(values)
+    pixels = _convert_to_display(name, values)
+    return Picture(pixels, Frame.of_image(pixels.shape[:2]))
 
 
 def read_frame(path: Path) -> Frame:
@@ -123,8 +155,7 @@ def _is_dicom(path: Path, head: bytes) -> bool:
     return has_dicom_mark(head) or (path.suffix.lower() in DICOM_SUFFIXES and find_picture_kind(head) is None)
 
 
-def _convert_to_display(path: Path, raster: Raster) -> Pixels:
-    values = raster.values
+def _convert_to_display(path: Path, values: NDArray[Any]) -> Pixels:
     if values.dtype == np.uint8:
         return values
     if values.dtype.kind == "f":

@@ -271,14 +271,14 @@ def _resolve_alpha(image: Image.Image, depth: int) -> NDArray[Any]:
     if clear is not None or mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         layer = (image.convert("LA") if mode == "La" else image).convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
-    return _reduce_to_grey(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
+    return reduce_to_grey(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
 
 
-def _reduce_to_grey(colour: NDArray[Any]) -> NDArray[Any]:
+def reduce_to_grey(colour: NDArray[Any]) -> NDArray[Any]:
+    """Colours [h, w, 3] as [h, w] where all of them are grey; else as they are."""
     first = colour[..., 0]
-    if (first == colour[..., 1]).all() and (first == colour[..., 2]).all():
-        return np.ascontiguousarray(first)
-    return colour
+    grey = (first == colour[..., 1]).all() and (first == colour[..., 2]).all()
+    return np.ascontiguousarray(first) if grey else colour
 
 
 def _read_deep_colour(path: Path, image: Image.Image, name: str, data: bytes) -> NDArray[Any] | None:
@@ -347,7 +347,7 @@ def _blend_on_black(colour: NDArray[Any], alpha: NDArray[Any] | None) -> NDArray
     if alpha is not None:
         share = alpha[..., None].astype(np.float64) / np.iinfo(alpha.dtype).max
         colour = np.rint(colour * share).astype(colour.dtype)
-    return np.ascontiguousarray(colour[..., 0]) if colour.shape[-1] == 1 else _reduce_to_grey(colour)
+    return np.ascontiguousarray(colour[..., 0]) if colour.shape[-1] == 1 else reduce_to_grey(colour)
 
 
 def _read_exif_orientation(image: Image.Image) -> int:
