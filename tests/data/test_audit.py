@@ -262,7 +262,7 @@ def test_what_evaluate_would_refuse_or_confuse_is_said_before(tmp_path):
     assert first.study_id in kinds["study-labels"].message
     assert kinds["alike-classes"].severity == "warning"
     assert first.patient_id in kinds["alike-patients"].message
-    assert "1 images are FOR PROCESSING" in kinds["for-processing"].message
+    assert "1 image is FOR PROCESSING" in kinds["for-processing"].message
     unknown = found(replace(cohort, cases=tuple(replace(case, patient_id="NaN") for case in cohort)))
     assert f"its {len({case.study_id for case in cohort})} studies count as one" in unknown["placeholder"].message
 

@@ -31,11 +31,11 @@ def test_cases_that_were_trained_on_are_counted(run, tiny_cohort, tmp_path):
     shutil.copy(training[0].image, tmp_path / "other.png")
     renamed = replace(training[0], case_id="z", study_id="z", patient_id="z", image=tmp_path / "other.png")
     elsewhere = replace(tiny_cohort, name="elsewhere", cases=(renamed, *tiny_cohort.split("test").cases[:3]))
-    assert describe_known_cases(run, elsewhere)[0].startswith("WARNING: 1 of 4 cases were trained on")
+    assert describe_known_cases(run, elsewhere)[0].startswith("WARNING: 1 of 4 cases was trained on")
     # another picture of a patient that was trained on
     relative = replace(tiny_cohort.split("test")[0], patient_id=training[0].patient_id)
     assert (
-        "1 of 1 cases have the id of a patient" in describe_known_cases(run, replace(tiny_cohort, cases=(relative,)))[0]
+        "1 of 1 case has the id of a patient" in describe_known_cases(run, replace(tiny_cohort, cases=(relative,)))[0]
     )
     # a run of an earlier version knows ids alone
     plain = {k: v for k, v in run.cohort.items() if k not in ("pictures", "patients")}

@@ -197,7 +197,7 @@ def test_what_is_missing_is_said_before_anything_is_read(run, scan, tmp_path):
     assert "--centroids" in error.value.remedy and "--vertebrae" in error.value.remedy
     with pytest.raises(RunError, match="Both"):
         predict_cts(run, [ct], tmp_path, CtOptions((centroids,), (mask,)), QUIET)
-    with pytest.raises(RunError, match="2 CTs were given and 1 files"):
+    with pytest.raises(RunError, match="2 CTs were given and 1 file "):
         predict_cts(run, [ct, ct], tmp_path, CtOptions((centroids,)), QUIET)
     with pytest.raises(RunError, match=r"nowhere\.json does not exist"):
         predict_cts(run, [ct], tmp_path, CtOptions((tmp_path / "nowhere.json",)), QUIET)

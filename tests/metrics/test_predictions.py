@@ -149,7 +149,7 @@ def test_a_missing_or_binary_file_is_unreadable(tmp_path):
 def test_align_puts_rows_in_one_order_and_refuses_other_cases():
     t = table()
     assert align([t, t.select(np.arange(12)[::-1])])[1] == t
-    with pytest.raises(RunError, match="1 cases stand in one only"):
+    with pytest.raises(RunError, match="1 case stands in one only"):
         align([t, t.select(np.arange(11))])
     with pytest.raises(RunError, match="disagree on labels"):
         align([t, changed(t, labels=(t.labels + 1) % 3)])

@@ -9,7 +9,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from sightline.cli.options import hold_folder, require_other_folder
-from sightline.errors import CohortError
+from sightline.errors import CohortError, count_noun
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,10 @@ class CohortSplit:
         write_cohort(cohort, self.destination)
         for split in ("train", "val", "test"):
             of = cohort.split(split)
-            print(f"{split}: {len(of)} images, {', '.join(f'{n} {name}' for name, n in of.counts().items())}")
+            print(
+                f"{split}: {count_noun(len(of), 'image')}, "
+                f"{', '.join(f'{n} {name}' for name, n in of.counts().items())}"
+            )
         return 0
 
 
@@ -102,5 +105,5 @@ class CohortGaze:
                 raise CohortError(f"{self.cohort} has no case {', '.join(strange)}.", "Ids stand in images.csv.")
             cohort = cohort.where(lambda case: case.case_id in self.cases)
         drawn = draw_gaze_over_time(cohort, self.out, parts=self.parts, seconds=self.seconds, most=self.most)
-        print(f"{len(drawn)} pictures in {self.out}")
+        print(f"{count_noun(len(drawn), 'picture')} in {self.out}")
         return 0

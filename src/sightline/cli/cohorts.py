@@ -97,7 +97,8 @@ class Phantom:
                 **{name: given for name in _CHEST if name != "size" and (given := getattr(self, name)) is not None},
             )
         print(
-            f"{self.destination}: {len(truth['images'])} chests in {truth['sessions']} sessions; next: "
+            f"{self.destination}: {count_noun(len(truth['images']), 'chest')} in "
+            f"{count_noun(truth['sessions'], 'session')}; next: "
             f"sightline cohort import egd_cxr {self.destination} COHORT"
         )
         return 0
@@ -330,7 +331,7 @@ class CohortSuggest:
         )  # fmt: skip
         out = self.out or self.run_folder / "suggestions.csv"
         write_suggestions(found, out)
-        print(f"{len(found)} of {len(part)} cases, by {self.strategy}, written to {out}; the first:")
+        print(f"{len(found)} of {count_noun(len(part), 'case')}, by {self.strategy}, written to {out}; the first:")
         for s in found[:5]:
             print(f"  {s.case_id}  p {s.probability:.2f}, uncertainty {s.uncertainty:.2f} ({s.chosen_by})")
         return 0
@@ -375,7 +376,8 @@ class CohortCheck:
         for finding in findings:
             print(finding)
         errors = sum(finding.severity == "error" for finding in findings)
-        print(f"{errors} errors, {len(findings) - errors} warnings and notes")
+        others = count_noun(len(findings) - errors, "warning or note", "warnings and notes")
+        print(f"{count_noun(errors, 'error')}, {others}")
         return 1 if errors else 0
 
 

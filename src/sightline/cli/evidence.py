@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from sightline.cli.options import DeviceOptions, hold_empty_folder, hold_folder, make_engine
+from sightline.errors import count_noun
 
 
 @dataclass(frozen=True)
@@ -210,12 +211,12 @@ class Power:
             pilot, self.difference, power=self.power, trainings=self.trainings, prevalence=self.prevalence,
             studies=self.studies, seed=self.seed,
         )  # fmt: skip
-        from sightline.errors import count_noun
 
         for one in tried:
             size = f"{count_noun(one.patients, 'patient')}, {count_noun(one.trainings, 'training')}"
+            studies = count_noun(one.studies, "study", "studies")
             print(f"{size}: power {one.power:.2f} "
-                  f"({one.low:.2f}-{one.high:.2f}), {one.studies} studies, {one.test}")  # fmt: skip
+                  f"({one.low:.2f}-{one.high:.2f}), {studies}, {one.test}")  # fmt: skip
         if not self.patients:
             enough = next((one for one in tried if one.power >= self.power), None)
             print(
@@ -287,13 +288,16 @@ class Readers:
                 )
             study = study.apply_threshold(self.threshold)
         found = analyse_readers(study, figure=self.figure, inference=self.inference, method=self.covariance)
-        print(f"{len(study.readers)} readers, {len(study.cases)} cases, {int(study.positive.sum())} positive")
+        print(
+            f"{count_noun(len(study.readers), 'reader')}, {count_noun(len(study.cases), 'case')}, "
+            f"{int(study.positive.sum())} positive"
+        )
         for note in notes:
             print(note)
         for mean in found.means():
             print(f"{mean}{f' ({mean.why})' if mean.why else ''}")
         pairs = found.differences()
-        over = f"after Holm's correction over {len(pairs)} pairs"
+        over = f"after Holm's correction over {count_noun(len(pairs), 'pair')}"
         for pair, corrected in zip(pairs, holm([pair.p_value for pair in pairs]), strict=True):
             print(f"{pair}; {format_p_text(corrected)} {over}" if len(pairs) > 1 else pair)
         print(f"Obuchowski-Rockette: {found.text()}")
@@ -326,7 +330,7 @@ class WriteCapsule:
         from sightline.evaluation.evidence.capsule import write_capsule
 
         made = write_capsule(self.table, self.out)
-        print(f"{made.path}: {made.files} files, {made.bytes / 1e6:.2f} MB")
+        print(f"{made.path}: {count_noun(made.files, 'file')}, {made.bytes / 1e6:.2f} MB")
         print(f"digest {made.digest}")
         print(f"anyone can check it: sightline verify {made.path.name} --digest {made.digest[:12]}")
         return 0
@@ -352,7 +356,7 @@ class Verify:
         for problem in found.problems[:20]:
             print(f"MISMATCH: {problem}", file=sys.stderr)
         if not found.holds:
-            print(f"{self.capsule} does not hold: {len(found.problems)} problems", file=sys.stderr)
+            print(f"{self.capsule} does not hold: {count_noun(len(found.problems), 'problem')}", file=sys.stderr)
             return 1
         assert found.capsule is not None
         print(f"{self.capsule} holds: {found.numbers} numbers came out again; digest {found.capsule.digest}")

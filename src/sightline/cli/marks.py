@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg, subcommand
 
 from sightline.cli.options import DeviceOptions, collect_changes, hold_empty_folder, hold_folder, make_engine
+from sightline.errors import count_noun
 
 
 @dataclass(frozen=True)
@@ -250,7 +251,7 @@ class VerifyMarks:
         with open_database(self.keep, self.database) as store, store.reading() as connection:
             rows, broken = verify(connection)
         if broken is None:
-            print(f"{rows} rows, every chain is whole.")
+            print(f"{count_noun(rows, 'row')}, every chain is whole.")
             return 0
         print(f"BROKEN: {broken.where}, row {broken.row}: {broken.why}.")
         return 1

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Union
 from tyro.conf import Positional, subcommand
 
 from sightline.cli.options import hold_empty_folder, hold_folder
+from sightline.errors import count_noun
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,10 @@ class MakeGate:
         run = open_run(self.run_folder, CATALOGUE)
         gate = fit_gate(run, read_cohort(self.cohort), asked, self.age, quiet=self.quiet)
         path = write_gate(self.run_folder, gate)
-        print(f"{path}: {gate.header.to_plain()}, {len(gate.picture)} limits of {gate.about['pictures']} pictures")
+        print(
+            f"{path}: {gate.header.to_plain()}, {count_noun(len(gate.picture), 'limit')} of "
+            f"{count_noun(gate.about['pictures'], 'picture')}"
+        )
         if gate.layout:
             refused = ", ".join(f"{share:.0%} at {turn} degrees" for turn, share in gate.layout["refused"].items())
             print(f"layout: refuses of {gate.layout['validation']} validation pictures, turned: {refused}")
@@ -56,7 +60,7 @@ class MakeGate:
             print(f"no layout check: {gate.about['no layout']}", file=sys.stderr)
         if gate.features:
             share, count = gate.features["accepted"], gate.features["validation"]
-            print(f"features: limit for {share:.1%} of good pictures, from {count} validation pictures")
+            print(f"features: limit for {share:.1%} of good pictures, from {count_noun(count, 'validation picture')}")
         else:
             print(f"no features check: {gate.about['no features']}", file=sys.stderr)
         return 0
@@ -120,7 +124,7 @@ class Show:
         store = open_store(read_configuration(self.config))
         lines = list(tell_way(store, self.what) if self.what else summarise(store))
         if self.journal:
-            lines.append(f"journal: {store.verify_journal()} rows, the chain holds")
+            lines.append(f"journal: {count_noun(store.verify_journal(), 'row')}, the chain holds")
         print("\n".join(lines))
         return int(any(line.startswith(("dead ", "held ")) for line in lines))
 

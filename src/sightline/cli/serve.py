@@ -291,7 +291,7 @@ class Dissect:
             ),
             engine=make_engine(self.on),
         )
-        print(f"{len(found.units)} units of {found.layer}, {found.about['cases']} cases")
+        print(f"{count_noun(len(found.units), 'unit')} of {found.layer}, {found.about['cases']} cases")
         for row in select_first_units(found, self.by, self.units):
             name = found.concepts.get(row.unit)
             print(f"unit {row.unit}: {row.standing}" + (f": {name.text}" if name else ""))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
-from sightline.errors import CohortError
+from sightline.errors import CohortError, count_noun
 from sightline.io.files import make_file_name, mark_whole, require_empty
 from sightline.io.image import read_image
 from sightline.structures.case import Case, Cohort, is_normal
@@ -78,7 +78,8 @@ def halve(cohort: Cohort, destination: Path) -> Cohort:
     cases: list[Case] = []
     for case, plan in zip(cohort, plans, strict=True):
         cases += [case] if plan is None else _cut_case(case, plan, destination / "images")
-    about = {**cohort.about, "halved": f"{cut} pictures of two femurs were cut into {2 * cut} of one"}
+    halved = f"{count_noun(cut, 'picture of two femurs was', 'pictures of two femurs were')} cut into {2 * cut} of one"
+    about = {**cohort.about, "halved": halved}
     write_cohort(Cohort(f"{cohort.name}-halves", cohort.classes, tuple(cases), destination, about), destination)
     mark_whole(destination)
     return read_cohort(destination)
@@ -118,7 +119,7 @@ def _sort_by_side(case: Case, boxes: Sequence[Box] | None, columns: int) -> tupl
         boxes = [r for r in case.regions if isinstance(r, Box) and r.tag.role == "finding"]
         if len(boxes) > 1:
             raise CohortError(
-                f"{case.case_id!r} shows two femurs, but has {len(boxes)} finding boxes.",
+                f"{case.case_id!r} shows two femurs, but has {count_noun(len(boxes), 'finding box', 'finding boxes')}.",
                 "Mark each femur with one box at most.",
             )
     left_of_middle = [box for box in boxes if box.start[1] + box.stop[1] < columns]

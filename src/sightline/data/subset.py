@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sightline.errors import CohortError
+from sightline.errors import CohortError, count_noun
 from sightline.io.image import read_image
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Box
@@ -59,7 +59,8 @@ def draw_nested_subset(cohort: Cohort, images: int | None, seed: int = 0, splits
     missing = sorted({case.label for case in training} - have)
     if missing:
         raise CohortError(
-            f"{images} training images of {cohort.name!r} by whole groups leave the class {missing[0]!r} out.",
+            f"{count_noun(images, 'training image')} of {cohort.name!r} by whole groups leave the "
+            f"class {missing[0]!r} out.",
             "Ask for more images, or another seed.",
         )
     return part
@@ -170,12 +171,15 @@ def keep_marks_of_cases(cohort: Cohort, case_ids: Sequence[str], splits: Sequenc
     unknown = sorted(set(case_ids) - {case.case_id for case in cohort})
     if unknown:
         raise CohortError(
-            f"{len(unknown)} of {len(set(case_ids))} cases are not in {cohort.name!r}, such as {unknown[0]!r}.",
+            f"{len(unknown)} of {count_noun(len(set(case_ids)), 'case')} are not in "
+            f"{cohort.name!r}, such as {unknown[0]!r}.",
             "Give the csv that was written for this cohort.",
         )
     keep = set(case_ids)
     if not any(case.regions for case in cohort.split(*splits) if case.case_id in keep):
-        raise CohortError(f"None of the {len(keep)} cases is a marked training case.", "Choose among marked ones.")
+        raise CohortError(
+            f"None of the {count_noun(len(keep), 'case')} is a marked training case.", "Choose among marked ones."
+        )
     return replace(
         cohort,
         cases=tuple(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.dissection.responses import compute_response, draw_contour, tint_units
-from sightline.errors import GeometryError
+from sightline.errors import GeometryError, count_noun
 from sightline.plots.canvas import INK, Sheet
 from sightline.plots.overlay import WINDOW, Pixels
 from sightline.plots.planes import PLANES, SAGITTAL, Cube, Plane, cut_plane
@@ -125,7 +125,8 @@ def rank_strongest(
     limits = np.asarray(thresholds, dtype=np.float64)
     if limits.shape != (len(flat),):
         raise GeometryError(
-            f"{len(flat)} units have {limits.size} thresholds.", "Dissect the layer of this very run again."
+            f"{count_noun(len(flat), 'unit has', 'units have')} {limits.size} thresholds.",
+            "Dissect the layer of this very run again.",
         )
     r = np.where(flat > limits[:, None], flat, 0.0).sum(axis=1)
     order = np.argsort(-r, kind="stable")

@@ -41,7 +41,7 @@ from sightline.dissection.scoring import (
     score_units,
 )
 from sightline.dissection.top_cases import CaseCalls
-from sightline.errors import CohortError, RecipeError, RunError
+from sightline.errors import CohortError, RecipeError, RunError, count_noun
 from sightline.explainers.units.layer import UnitLayer, choose_default_layer, has_cross_image_layers
 from sightline.io.files import digest_file
 from sightline.metrics.units.scores import Over
@@ -247,14 +247,15 @@ def _select_group(called: CaseCalls, over: Over, cohort: Cohort, split: str) -> 
     """The rows that c is a share of."""
     if not called.truth.any():
         raise CohortError(
-            f"None of the {len(cohort)} cases in {split} is of the class {called.positive!r}.",
+            f"None of the {count_noun(len(cohort), 'case')} in {split} is of the class {called.positive!r}.",
             f"Choose another --split, or --positive; there are {cohort.counts()}.",
         )
     rows = np.flatnonzero(called.group(over))
     if len(rows) < LEAST_CASES:
         words = {"positives": "case", "true_positives": "true call", "false_positives": "false alarm"}[over]
         raise CohortError(
-            f"Only {len(rows)} {words} of {called.positive!r} among {len(cohort)} cases in {split}; units are ranked "
+            f"Only {len(rows)} {words} of {called.positive!r} among "
+            f"{count_noun(len(cohort), 'case')} in {split}; units are ranked "
             f"by a share of at least {LEAST_CASES}.",
             "Use more cases (--split all), or another --over.",
         )

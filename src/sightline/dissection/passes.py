@@ -18,7 +18,7 @@ from torch import Tensor
 from sightline.data.loader import CohortItems, iterate_test_batches
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
-from sightline.errors import CohortError, RunError
+from sightline.errors import CohortError, RunError, count_noun
 from sightline.explainers.units.layer import UnitLayer
 from sightline.explainers.units.readings import Readings, read_units
 from sightline.explainers.units.thresholds import Thresholds, compute_unit_thresholds
@@ -182,7 +182,8 @@ def _probe_layer(layer: UnitLayer, batch: Batch, cases: int, top: float) -> bool
     places = cases * math.prod(activations.shape[2:])
     if places * top < 1.0:
         raise CohortError(
-            f"{cases} cases have {places} places in layer {layer.name}; a threshold that a share of {top:g} exceeds "
+            f"{count_noun(cases, 'case has', 'cases have')} {places} places in layer {layer.name}; "
+            f"a threshold that a share of {top:g} exceeds "
             f"needs at least {math.ceil(1 / top)}.",
             "Use more cases (--split all), an earlier layer, or a larger --top.",
         )

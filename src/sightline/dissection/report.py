@@ -9,6 +9,7 @@ from pathlib import Path
 from sightline.dissection.figures import draw_agreement_strip, draw_calls, draw_ranked_curve
 from sightline.dissection.results import By, CallRow, Dissection, UnitAgreementRow, UnitRow
 from sightline.dissection.scoring import FEW, Band
+from sightline.errors import count_noun
 from sightline.plots.html_report import ReportPicture, ReportTable, Section, write_report
 
 ON_PAGE = 10
@@ -98,13 +99,14 @@ def _build_ranks(dissection: Dissection, found: DissectionSummary) -> Section:
         rows.append(tuple(cells + ([best.get(row.unit, "–")] if found.agreement else [])))
     table = _build_table(
         dissection,
-        caption=f"{len(rows)} of {len(ranked)} units, first {BY_WORDS[found.by]}; c: share of "
+        caption=f"{len(rows)} of {count_noun(len(ranked), 'unit')}, first {BY_WORDS[found.by]}; c: share of "
         f"{describe_over(dissection)}",
         columns=tuple(columns),
         rows=tuple(rows),
         notes=(
-            f"n: {ranked[0].n_pos} {describe_over(dissection)}, {found.n_against} negatives. p: labels shuffled, "
-            f"corrected over {len(ranked)} units. All units: units.csv.",
+            f"n: {ranked[0].n_pos} {describe_over(dissection)}, "
+            f"{count_noun(found.n_against, 'negative')}. p: labels shuffled, "
+            f"corrected over {count_noun(len(ranked), 'unit')}. All units: units.csv.",
             "AUC of r: how well the sum of a unit's activation above threshold alone tells positives from negatives.",
         ),
     )
@@ -113,7 +115,7 @@ def _build_ranks(dissection: Dissection, found: DissectionSummary) -> Section:
     picture = ReportPicture(
         curve,
         "c of every unit by rank. Thick orange: ties. Grey: where c stays 95 times in 100 when labels are shuffled.",
-        f"Curve of c over {len(ranked)} ranked units, from {ranked[0].c:.2f} to {ranked[-1].c:.2f}.",
+        f"Curve of c over {count_noun(len(ranked), 'ranked unit')}, from {ranked[0].c:.2f} to {ranked[-1].c:.2f}.",
     )
     return Section("Units by rank", tables=(table,), pictures=(picture,))
 
@@ -171,7 +173,7 @@ def _build_agreement(dissection: Dissection, found: DissectionSummary) -> Sectio
     picture = ReportPicture(
         draw_agreement_strip(found.agreement, found.shown),
         "Agreement of the first units with every mask, and the best of all units for each mask beside chance.",
-        f"Heat strip of {len(rows)} masks by {len(found.shown)} units.",
+        f"Heat strip of {count_noun(len(rows), 'mask')} by {count_noun(len(found.shown), 'unit')}.",
     )
     return Section("Agreement with masks", (), (table,), (picture,))
 
@@ -307,24 +309,28 @@ def summarise_dissection(dissection: Dissection, found: DissectionSummary) -> li
     clear = [row for row in units if row.p is not None and row.p < 0.05 and (row.contrast or 0) > 0]
     first = dissection.ranked[0]
     text = [
-        f"{len(units)} units of layer {dissection.layer} on {dissection.about['cases']} cases of "
+        f"{count_noun(len(units), 'unit')} of layer {dissection.layer} on "
+        f"{dissection.about['cases']} cases of "
         f"{dissection.about['cohort']} ({dissection.about['split']}): {first.n_pos} {describe_over(dissection)}, "
-        f"{found.n_against} negatives. A unit is above its threshold on {dissection.about['top']} of all places."
+        f"{count_noun(found.n_against, 'negative')}. A unit is above its threshold on "
+        f"{dissection.about['top']} of all places."
     ]
     sentence = (
-        f"{len(clear)} units are enabled more often in {describe_over(dissection)} than in negatives beyond chance "
+        f"{count_noun(len(clear), 'unit is', 'units are')} enabled more often in "
+        f"{describe_over(dissection)} than in negatives beyond chance "
         "(p < 0.05, corrected)."
         if clear
         else f"No unit is enabled more often in {describe_over(dissection)} than in negatives beyond chance."
     )
     if first.ties > 1:
         sentence += (
-            f" The highest c, {first.c:.3f}, is shared by {first.ties} units, so that rank alone says little: read "
+            f" The highest c, {first.c:.3f}, is shared by {count_noun(first.ties, 'unit')}, so "
+            "that rank alone says little: read "
             "contrast and AUC of r beside it. A coarser layer (--layer), or units chosen by --by auc, may tell more."
         )
     dead = sum(row.dead for row in units)
     if dead:
-        sentence += f" {dead} units are dead: silent nearly everywhere, any response of theirs counts."
+        sentence += f" {count_noun(dead, 'unit is', 'units are')} dead: silent nearly everywhere, any response counts."
     text.append(sentence)
     if found.agreement:
         above = {row.unit for row in found.agreement if is_beyond_chance(row)}
@@ -332,7 +338,8 @@ def summarise_dissection(dissection: Dissection, found: DissectionSummary) -> li
         best = max(surely or found.agreement, key=lambda row: row.iou_cells)
         line = f"chance stays below {max(best.shuffled_95, best.moved_95):.3f} 95 times in 100"
         text.append(
-            f"{len(above)} units agree with a mask beyond chance of either kind; the best of them is unit {best.unit} "
+            f"{count_noun(len(above), 'unit agrees', 'units agree')} with a mask beyond chance of "
+            f"either kind; the best of them is unit {best.unit} "
             f"on {best.mask}, IoU {best.iou_cells:.3f}, where {line}."
             if surely
             else "No unit agrees with a mask beyond chance of both kinds; the nearest is unit "
@@ -341,7 +348,9 @@ def summarise_dissection(dissection: Dissection, found: DissectionSummary) -> li
     text.append(describe_calls(found))
     names = len(dissection.concepts)
     text.append(
-        f"{names} units have been named by experts." if names else "Nobody has named a unit yet: see the last section."
+        f"{count_noun(names, 'unit has', 'units have')} been named by experts."
+        if names
+        else "Nobody has named a unit yet: see the last section."
     )
     return [*text, *found.notes]
 
@@ -363,7 +372,7 @@ def describe_calls(found: DissectionSummary) -> str:
     if not clear:
         return f"{head}: no unit is enabled more often in the one than in the other beyond chance."
     more = [str(row.unit) for row in sorted(clear, key=lambda row: row.difference) if row.difference < 0]
-    sentence = f"{head}: {len(clear)} units differ beyond chance (p < 0.05, corrected)"
+    sentence = f"{head}: {count_noun(len(clear), 'unit differs', 'units differ')} beyond chance (p < 0.05, corrected)"
     return sentence + (
         f"; more often in false alarms: {', '.join(more[:8])}." if more else ", all more often in true calls."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sightline.errors import CohortError
+from sightline.errors import CohortError, count_noun
 from sightline.io.files import fingerprint_file
 from sightline.structures.case import Cohort
 from sightline.structures.identifiers import normalise_form
@@ -25,14 +25,15 @@ def describe_known_cases(run: Run, cohort: Cohort) -> tuple[str, ...]:
         >>> describe_known_cases(sl.load_run(run_folder), sl.read_cohort(cohort_folder).split("test"))
         ()
     """
-    n, (seen, selected, relatives) = len(cohort), _count_cases(run, cohort)
+    cases, (seen, selected, relatives) = count_noun(len(cohort), "case"), _count_cases(run, cohort)
     words = []
     if seen:
-        words.append(f"{seen} of {n} cases were trained on, so the numbers are too good.")
+        words.append(f"{seen} of {cases} {'was' if seen == 1 else 'were'} trained on, so the numbers are too good.")
     if relatives:
-        words.append(f"{relatives} of {n} cases have the id of a patient that was trained on, in other pictures.")
+        verb = "has" if relatives == 1 else "have"
+        words.append(f"{relatives} of {cases} {verb} the id of a patient that was trained on, in other pictures.")
     if selected and run.recipe.select != "last":
-        words.append(f"{selected} of {n} cases chose the epoch whose weights were kept (select={run.recipe.select!r}).")
+        words.append(f"{selected} of {cases} chose the epoch whose weights were kept (select={run.recipe.select!r}).")
     return tuple(f"WARNING: {word}" for word in words)
 
 

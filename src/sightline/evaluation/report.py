@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sightline.data.task import derive_coarser_tasks
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
-from sightline.errors import RunError
+from sightline.errors import RunError, count_noun
 from sightline.evaluation.gaze_scoring import group_by_map
 from sightline.evaluation.map_scoring import ROLES
 from sightline.evaluation.result import Evaluation
@@ -150,4 +150,4 @@ class EvaluationReport:
 
     def __repr__(self) -> str:
         """Title and count of numbers."""
-        return f"EvaluationReport({self.title}, {len(self.estimates)} numbers)"
+        return f"EvaluationReport({self.title}, {count_noun(len(self.estimates), 'number')})"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from sightline.data.views.image_view import View
-from sightline.errors import CohortError, RunError
+from sightline.errors import CohortError, RunError, count_noun
 from sightline.evaluation.answers import READINGS
 from sightline.inference.network_output import Maps
 from sightline.inference.predict import join_output, predict
@@ -89,7 +89,10 @@ def suggest_cases(
     """
     cohort = run.recipe.see(cohort)
     if not 1 <= n <= len(cohort):
-        raise CohortError(f"{n} cases were asked for, of {len(cohort)} to choose from.", "Ask for fewer, 1 or more.")
+        raise CohortError(
+            f"{count_noun(n, 'case was', 'cases were')} asked for, of {len(cohort)} to choose from.",
+            "Ask for fewer, 1 or more.",
+        )
     require_strategy(strategy)
     view = run.recipe.view
     if not isinstance(view, View):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sightline.data.targets.gaze_choice import GazeChoice
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
-from sightline.errors import RecipeError, RunError, SightlineError
+from sightline.errors import RecipeError, RunError, SightlineError, count_noun
 from sightline.explainers.cam import ClassActivationMap, GradCAM, GradCAMPlusPlus
 from sightline.explainers.gradients import GuidedGradCAM, InputGradient, SmoothGrad
 from sightline.explainers.sanity_checks.findings import Preflight
@@ -227,7 +227,12 @@ def _explain(run: Run, pictures: Sequence[_Picture], out: Path, names: Sequence[
     device = engine.fabric("32-true").device
     network = run.network().to(device).eval()
     checks = _check_explainers(network, pictures, names, device)
-    lines = ["# Before these maps are believed", "", f"{run.recipe.title}, {min(len(pictures), CHECKED)} pictures.", ""]
+    lines = [
+        "# Before these maps are believed",
+        "",
+        f"{run.recipe.title}, {count_noun(min(len(pictures), CHECKED), 'picture')}.",
+        "",
+    ]
     for name in names:
         lines += [f"## {EXPLAINERS[name][0]}", "", *_describe_check(checks[name]), ""]
     write_text(out / "preflight.md", "\n".join(lines))

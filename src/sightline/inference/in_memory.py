@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
-from sightline.errors import RecipeError, RunError, UnreadableFile
+from sightline.errors import RecipeError, RunError, UnreadableFile, count_noun
 from sightline.inference.explanations import EXPLAINERS
 from sightline.inference.file_result import FileResult
 from sightline.inference.network_output import collect_facts
@@ -81,7 +81,7 @@ class Prediction:
         """Name, class and probability."""
         p = self.probabilities
         shown = "" if p is None else f", {self.label} {p[self.label]:.3f}"
-        return f"Prediction({self.name!r}{shown}, {len(self.boxes)} boxes)"
+        return f"Prediction({self.name!r}{shown}, {count_noun(len(self.boxes), 'box', 'boxes')})"
 
     def overlay(self) -> Png | None:
         """The map and the boxes over the picture, as PNG bytes that a notebook shows; None if there are neither."""

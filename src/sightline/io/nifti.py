@@ -22,7 +22,7 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import ArrayLike, NDArray
 
-from sightline.errors import GeometryError, SightlineError, UnreadableFile
+from sightline.errors import GeometryError, SightlineError, UnreadableFile, count_noun
 from sightline.io.nifti_header import (
     choose_affine,
     convert_to_labels,
@@ -180,7 +180,7 @@ def _read_nifti_header(stream: IO[bytes], path: Path) -> Any:
     head = stream.read(540)
     if len(head) < 348:
         raise UnreadableFile(
-            f"{path}: {len(head)} bytes; a NIfTI header alone has 348. The file is empty or truncated.",
+            f"{path}: {count_noun(len(head), 'byte')}; a NIfTI header alone has 348. The file is empty or truncated.",
             "Copy or download the file again.",
         )
     if head[344:348] in (b"ni1\0", b"ni2\0") or head[4:8] == b"ni2\0":
@@ -267,7 +267,8 @@ def _read_voxels(stream: IO[bytes], most: int, nifti: Any, shape: tuple[int, int
 
 def _build_truncation_error(path: Path, got: int, size: int, shape: tuple[int, ...], dtype: Any) -> UnreadableFile:
     return UnreadableFile(
-        f"{path}: at most {max(got, 0)} bytes of voxels, where shape {shape} of {dtype.name} needs {size}. The file is "
+        f"{path}: at most {count_noun(max(got, 0), 'byte')} of voxels, where shape {shape} of "
+        f"{dtype.name} needs {size}. The file is "
         "truncated.",
         "Copy or download the file again.",
     )

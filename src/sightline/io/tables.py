@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from sightline.errors import LayoutError
+from sightline.errors import LayoutError, count_noun
 from sightline.io.files import parse_json
 from sightline.structures.identifiers import normalise_form
 
@@ -119,7 +119,7 @@ def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -
             del record[len(header) :]  # rows that end in a comma
         if len(record) != len(header):
             raise LayoutError(
-                f"{path}: row {number} has {len(record)} cells, the header has {len(header)}.",
+                f"{path}: row {number} has {count_noun(len(record), 'cell')}, the header has {len(header)}.",
                 "Quote cells that hold commas or newlines.",
             )
         rows.append(CsvRow(path, number, dict(zip(header, record, strict=True))))
@@ -262,7 +262,7 @@ def require_even_rows(path: Path, separator: str = ",", *, short: bool = False) 
                 more = len(row) > columns and any(cell.strip() for cell in row[columns:])
                 if more or (short and 0 < len(row) < columns and any(row)):
                     raise LayoutError(
-                        f"{path}: row {number} has {len(row)} cells, the header has {columns}.",
+                        f"{path}: row {number} has {count_noun(len(row), 'cell')}, the header has {columns}.",
                         "Quote cells that hold the separator, or export the table again.",
                     )
     except (OSError, UnicodeDecodeError, csv.Error):

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sightline.errors import CohortError, LayoutError, RunError, UnreadableFile
+from sightline.errors import CohortError, LayoutError, RunError, UnreadableFile, count_noun
 
 IDS = ("case_id", "study_id", "patient_id")
 SUM_TOLERANCE = 1e-4
@@ -65,7 +65,8 @@ class Predictions:
         lengths = (len(self.study_ids), len(self.patient_ids), *labels.shape)
         if lengths != (n, n, n) or probabilities.shape != (n, k):
             raise CohortError(
-                f"Predictions of {n} cases and {k} classes have {lengths[0]} study ids, {lengths[1]} patient ids, "
+                f"Predictions of {count_noun(n, 'case')} and "
+                f"{count_noun(k, 'class have', 'classes have')} {lengths[0]} study ids, {lengths[1]} patient ids, "
                 f"labels of shape {given.shape} and probabilities of shape {probabilities.shape}.",
             )
         repeated = [i for i, times in Counter(self.case_ids).items() if times > 1]
@@ -80,7 +81,8 @@ class Predictions:
             alone = np.array(self.alone, dtype=np.float64)
             if alone.shape != (n, k):
                 raise CohortError(
-                    f"Predictions of {n} cases and {k} classes have answers alone of shape {alone.shape}."
+                    f"Predictions of {count_noun(n, 'case')} and "
+                    f"{count_noun(k, 'class have', 'classes have')} answers alone of shape {alone.shape}."
                 )
             _require_probabilities(self.case_ids, alone, independent=self.independent)
             alone.setflags(write=False)
@@ -227,7 +229,7 @@ class Predictions:
         fields = 5 + len(classes) * (2 if joined else 1)
         for number, row in enumerate(rows, start=2):
             if len(row) != fields:
-                raise LayoutError(f"{path}, row {number}: {len(row)} fields; expected {fields}.")
+                raise LayoutError(f"{path}, row {number}: {count_noun(len(row), 'field')}; expected {fields}.")
             if row[3] != rows[0][3] or row[3] not in ("image", "study"):
                 raise LayoutError(f"{path}, row {number}: unit {row[3]!r}; expected one of image, study throughout.")
             if row[4] not in classes:
@@ -262,7 +264,8 @@ def align(runs: Sequence[Predictions]) -> list[Predictions]:
             different = sorted(set(run.case_ids) ^ set(first.case_ids))
             raise RunError(
                 f"Predictions are over different cases or classes: classes {list(first.classes)} and "
-                f"{list(run.classes)}; {len(different)} cases stand in one only, e.g. {different[:3]}.",
+                f"{list(run.classes)}; {count_noun(len(different), 'case stands', 'cases stand')} "
+                f"in one only, e.g. {different[:3]}.",
                 "Evaluate both runs on the same split of the same cohort.",
             )
         if run.case_ids != first.case_ids:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
-from sightline.errors import RecipeError
+from sightline.errors import RecipeError, count_noun
 from sightline.models.box_regression import resize_images
 from sightline.models.cam_classifiers import ClassMapModel, GlobalPooling
 from sightline.models.volume_networks import VolumeBackbone, VolumeUNet
@@ -122,7 +122,8 @@ class Ensemble:
         wrong = [place for place in self.maps_of if not 0 <= place < len(self.members)]
         if wrong or len(set(self.maps_of)) < len(self.maps_of):
             raise RecipeError(
-                f"maps_of names members by their place, each once; got {self.maps_of} of {len(self.members)} members.",
+                f"maps_of names members by their place, each once; got {self.maps_of} of "
+                f"{count_noun(len(self.members), 'member')}.",
                 "Count from 0 in the order of the members.",
             )
 

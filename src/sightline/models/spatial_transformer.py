@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sightline.errors import GeometryError, RecipeError
+from sightline.errors import GeometryError, RecipeError, count_noun
 from sightline.models.backbones import AlexNet, Backbone
 from sightline.models.box_regression import (
     BoxRegression,
@@ -292,7 +292,10 @@ class SecondLook:
     def build(self, n_classes: int) -> SecondLookNetwork:
         """The network."""
         if self.column >= n_classes:
-            raise RecipeError(f"column {self.column} is none of {n_classes} classes.", "Name the finding's position.")
+            raise RecipeError(
+                f"column {self.column} is none of {count_noun(n_classes, 'class', 'classes')}.",
+                "Name the finding's position.",
+            )
         return SecondLookNetwork(self, n_classes)
 
 

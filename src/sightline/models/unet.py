@@ -8,7 +8,7 @@ import torch
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import Tensor, nn
 
-from sightline.errors import RecipeError
+from sightline.errors import RecipeError, count_noun
 from sightline.models.backbones import Backbone, Trunk
 from sightline.models.cam_classifiers import ClassMaps
 from sightline.structures.evidence import Evidence
@@ -76,7 +76,7 @@ class UNetNetwork(nn.Module):
             if len(config.widths) != len(channels) + 1:
                 raise RecipeError(
                     f"The encoder {config.encoder.name!r} halves the image {len(channels) + 1} times, but the decoder "
-                    f"has {len(config.widths)} widths.",
+                    f"has {count_noun(len(config.widths), 'width')}.",
                     "Give one width a stride.",
                 )
             every = [self.trunk.channels, *channels, self.trunk.channels_out]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sightline.errors import GeometryError, RecipeError
+from sightline.errors import GeometryError, RecipeError, count_noun
 from sightline.models.cam_classifiers import ClassMaps, SecondClassMap
 from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
 from sightline.structures.evidence import Evidence
@@ -80,7 +80,8 @@ class VolumeUNet:
             raise RecipeError(f"A classifier needs at least one class; got {n_classes}.")
         if self.one_map and (n_classes != 2 or self.head != "maps"):
             raise RecipeError(
-                f"one_map tells two classes apart by class maps; got {n_classes} classes, head {self.head!r}.",
+                "one_map tells two classes apart by class maps; got "
+                f"{count_noun(n_classes, 'class', 'classes')}, head {self.head!r}.",
                 "Set one_map to false.",
             )
         return VolumeUNetNetwork(self, n_classes)
@@ -392,5 +393,7 @@ def _split_stages(net: Any, name: str, n: int | None) -> list[nn.Module]:
         after = {len(every): nn.Sequential(net._conv_head_padding, net._conv_head, net._bn1, net._swish)}
     n = len(every) if n is None else n
     if not 1 <= n <= len(every):
-        raise RecipeError(f"{name!r} has {len(every)} stages; got stages {n}.", f"Ask for 1 to {len(every)}.")
+        raise RecipeError(
+            f"{name!r} has {count_noun(len(every), 'stage')}; got stages {n}.", f"Ask for 1 to {len(every)}."
+        )
     return [*every[:n], *([after[n]] if n in after else [])]

@@ -14,6 +14,7 @@ from typing import Self
 
 from sightline.data.phantoms.radiographs.cohort import write_radiographs
 from sightline.data.views.image_view import View
+from sightline.errors import count_noun
 from sightline.evaluation.tables.engines.local import LocalEngine
 from sightline.evaluation.tables.report import write_table
 from sightline.evaluation.tables.run_table import run_table
@@ -128,7 +129,7 @@ def run_demo(out: Path, *, seeds: int = 3, parallel: int = 2, engine: Engine | N
         log.say(f"a phantom cohort of {STUDIES} studies is drawn into {out / 'cohort'}")
         cohort = _draw_cohort(out / "cohort", log_drawn)
         doing = "training"
-        log.say(f"{seeds} trainings of each of {len(build_table().rows)} rows, {parallel} at a time")
+        log.say(f"{count_noun(seeds, 'training')} of each of {len(build_table().rows)} rows, {parallel} at a time")
         # the lines of the log say how far it is
         result = run_table(
             build_table(), cohort, out, CATALOGUE, seeds=range(seeds), engine=replace(engine, quiet=True),

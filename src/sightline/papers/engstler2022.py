@@ -19,7 +19,7 @@ from sightline.data.views.volume_view import VolumeView
 from sightline.dissection.case_panel import describe_case, draw_case_panel
 from sightline.dissection.dissect import DissectionOptions, dissect
 from sightline.dissection.results import Dissection
-from sightline.errors import RunError
+from sightline.errors import RunError, count_noun
 from sightline.evaluation.tables.table import PublishedValue, Row, Table, TableResult
 from sightline.inference.ct.units import build_case_panel
 from sightline.io.files import write_text
@@ -239,7 +239,8 @@ def format_units(found: Dissection, title: str) -> str:
     lines = [
         f"# {title}",
         "",
-        f"Layer `{found.layer}`, {len(found.units)} units; c over {found.over.replace('_', ' ')} of `{found.positive}` "
+        f"Layer `{found.layer}`, {count_noun(len(found.units), 'unit')}; c over "
+        f"{found.over.replace('_', ' ')} of `{found.positive}` "
         f"in the split {found.about['split']}, n {found.units[0].n_pos}; a unit is enabled above the top "
         f"{float(found.about['top']):.1%} of its activations. Names come from "
         f"`{found.folder.name}/concepts.yaml`: open the galleries, write what a unit responds to, and run this again.",

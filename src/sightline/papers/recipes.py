@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from sightline.errors import RecipeError
+from sightline.errors import RecipeError, count_noun
 from sightline.evaluation.tables.grids.grid import read_grid
 from sightline.evaluation.tables.table import Row, Table
 from sightline.papers import demo as demo_recipes
@@ -211,5 +211,5 @@ def list_names() -> str:
     lines += ["", "Tables (sightline table NAME ...):"]
     for name, make in TABLES.items():
         table = make("recommended")
-        lines.append(f"  {name:<{width}}  {table.title}; {len(table.rows)} rows")
+        lines.append(f"  {name:<{width}}  {table.title}; {count_noun(len(table.rows), 'row')}")
     return "\n".join(lines)

@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from sightline.errors import RunError
+from sightline.errors import RunError, count_noun
 
 HOW_TO_READ: tuple[tuple[str, str], ...] = (
     (
@@ -89,7 +89,10 @@ class ReportTable:
         """Refuse rows of another length and published columns that do not exist."""
         for n, row in enumerate(self.rows):
             if len(row) != len(self.columns):
-                raise RunError(f"{self.caption}: row {n + 1} has {len(row)} cells for {len(self.columns)} columns.")
+                raise RunError(
+                    f"{self.caption}: row {n + 1} has {count_noun(len(row), 'cell')} for "
+                    f"{count_noun(len(self.columns), 'column')}."
+                )
         unknown = [name for name in self.published if name not in self.columns]
         if unknown:
             raise RunError(f"{self.caption}: no column is called {unknown[0]!r}; there are {list(self.columns)}.")

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import map_coordinates
 
+from sightline.errors import count_noun
 from sightline.io.volume import Volume
 from sightline.plots.canvas import Sheet
 from sightline.plots.overlay import show
@@ -126,7 +127,12 @@ def draw_overview(ct: Volume, vertebrae: Sequence[MarkedVertebra], title: str, n
     sheet.text(0.15, 0.28, title[: int(sheet.width / 0.105)], size=13, weight="bold")
     called = [one.level for one in vertebrae if one.called]
     summary = f"called fractured: {', '.join(called)}" if called else "no vertebra is called fractured"
-    sheet.text(0.15, 0.53, f"{summary}; {len(vertebrae)} vertebrae seen"[: int(sheet.width / 0.085)], size=10.5)
+    sheet.text(
+        0.15,
+        0.53,
+        f"{summary}; {count_noun(len(vertebrae), 'vertebra', 'vertebrae')} seen"[: int(sheet.width / 0.085)],
+        size=10.5,
+    )
     lefts = (0.15, 0.15 + widths[0] + words)
     pictures = (("sagittal", reformed.sagittal, ("H", "A")), ("coronal", reformed.coronal, ("H", "R")))
     for n, (name, values, letters) in enumerate(pictures):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from sightline.errors import CohortError
+from sightline.errors import CohortError, count_noun
 from sightline.structures.frame import is_pixel_size
 from sightline.structures.identifiers import clean_text, normalise_form
 from sightline.structures.notation import encode_region
@@ -108,7 +108,8 @@ class Cohort:
     def __repr__(self) -> str:
         """Name, size, classes and splits, in a line."""
         splits = ", ".join(f"{s} {n}" for s in SPLITS if (n := sum(case.split == s for case in self.cases)))
-        return f"Cohort({self.name!r}, {len(self.cases)} cases, {', '.join(self.classes)}; {splits or 'no splits'})"
+        cases = count_noun(len(self.cases), "case")
+        return f"Cohort({self.name!r}, {cases}, {', '.join(self.classes)}; {splits or 'no splits'})"
 
     def __post_init__(self) -> None:
         """Refuse repeated case ids and labels that are not classes."""
@@ -121,7 +122,7 @@ class Cohort:
         repeated = [i for i, n in Counter(case.case_id for case in self.cases).items() if n > 1]
         if repeated:
             raise CohortError(
-                f"Cohort {self.name!r} has {len(repeated)} repeated case ids, e.g. {repeated[:3]}.",
+                f"Cohort {self.name!r} has {count_noun(len(repeated), 'repeated case id')}, e.g. {repeated[:3]}.",
                 "Give every image its own id.",
             )
         strange = sorted({case.label for case in self.cases} - set(self.classes))

@@ -22,7 +22,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from sightline.errors import UnreadableFile
+from sightline.errors import UnreadableFile, count_noun
 
 # the largest digital radiographs (stitched spines, mammograms) have about 30 Mpx
 MAX_PIXELS = 200_000_000
@@ -97,7 +97,7 @@ def read_raster(path: Path) -> Raster:
             pages = max(int(getattr(image, "n_frames", 1)), _read_first_number(_read_tag(image, _PAGE_DEPTH)) or 1)
             if pages > 1:
                 raise UnreadableFile(
-                    f"{path}: the {name} holds {pages} pictures; one was expected.",
+                    f"{path}: the {name} holds {count_noun(pages, 'picture')}; one was expected.",
                     "Save the page that is meant as a file of its own.",
                 )
             if name == "JPEG":
@@ -232,7 +232,7 @@ def _require_intact_png(path: Path, data: bytes) -> None:
         if kind == b"IEND":
             return
     raise UnreadableFile(
-        f"{path}: the PNG is truncated or damaged after {position} of its {len(data)} bytes.",
+        f"{path}: the PNG is truncated or damaged after {position} of its {count_noun(len(data), 'byte')}.",
         "Export or copy the file again.",
     )
 

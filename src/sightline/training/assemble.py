@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from sightline.errors import RunError
+from sightline.errors import RunError, count_noun
 from sightline.structures.case import Cohort
 from sightline.training.recipe import Recipe
 from sightline.training.run import (
@@ -87,6 +87,7 @@ def _require_same_question(part: Run, cohort: Cohort) -> None:
     leaked = [case.case_id for case in cohort if case.split == "test" and case.case_id in seen]
     if leaked:
         raise RunError(
-            f"{part.folder} was trained or tuned on {len(leaked)} cases that this cohort tests on, e.g. {leaked[0]}.",
+            f"{part.folder} was trained or tuned on {count_noun(len(leaked), 'case')} that this "
+            f"cohort tests on, e.g. {leaked[0]}.",
             "Give the cohort with the splits that all parts were trained on.",
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
-from sightline.errors import SightlineError
+from sightline.errors import SightlineError, count_noun
 from sightline.io.files import read_run_csv, write_text
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.estimate import Estimate
@@ -235,7 +235,7 @@ def _describe_evaluation(run: Run, each: Measurement) -> list[str]:
     """Numbers of one evaluation."""
     place = each.folder.relative_to(run.folder).as_posix()
     lines = [f"## Tested on {each.folder.name}", ""]
-    lines += [f"{each.cases} images: {each.words()}. All numbers: `{place}/metrics.md`.", ""]
+    lines += [f"{count_noun(each.cases, 'image')}: {each.words()}. All numbers: `{place}/metrics.md`.", ""]
     for estimate in (*each.scores, *each.points, *each.calibration):
         counted = ", ".join(f"{n} {what}" for what, n in estimate.n.items() if what in ("studies", "patients"))
         lines.append(f"- {estimate}" + (f" ({counted})" if counted else ""))

@@ -93,7 +93,8 @@ def select_training_cases(recipe: Recipe, cohort: Cohort) -> Cohort:
     absent = [name for name, n in training.counts().items() if n == 0]
     if len(absent) == len(cohort.classes) - 1:
         raise CohortError(
-            f"All {len(training)} training cases of {cohort.name!r} have one label; {', '.join(absent)} is absent.",
+            f"All {count_noun(len(training), 'training case')} of {cohort.name!r} have one label; "
+            f"{', '.join(absent)} is absent.",
             "Import cases of every class.",
         )
     if recipe.select != "last" and len(cohort.split("val")) == 0:
@@ -166,7 +167,8 @@ def check_explainer(
         write_text(path, f"# {title}: before training through an explainer\n\n{error.message} {error.remedy}\n")
         return
     lines = [f"- **{f.severity}**, {f.kind}: {f.message} {f.remedy}".rstrip() for f in found.findings]
-    head = f"# {title}: before training through an explainer\n\n{len(places)} pictures, the network untrained.\n\n"
+    pictures = count_noun(len(places), "picture")
+    head = f"# {title}: before training through an explainer\n\n{pictures}, the network untrained.\n\n"
     write_text(path, head + "\n".join(lines) + "\n")
     for finding in found.findings:
         if finding.severity == "wrong":

@@ -19,7 +19,7 @@ from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.task import Task
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
-from sightline.errors import RecipeError
+from sightline.errors import RecipeError, count_noun
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.io.files import digest_file
 from sightline.structures.case import Cohort
@@ -132,7 +132,7 @@ class Recipe:
 
     def __repr__(self) -> str:
         """Title, length and seed, in a line."""
-        return f"Recipe({self.title!r}, {self.epochs} epochs, batch {self.batch_size}, seed {self.seed})"
+        return f"Recipe({self.title!r}, {count_noun(self.epochs, 'epoch')}, batch {self.batch_size}, seed {self.seed})"
 
     @property
     def picture_view(self) -> View:

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sightline import __version__
-from sightline.errors import CohortError, RunError
+from sightline.errors import CohortError, RunError, count_noun
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.io.files import contains_files, digest_file, fingerprint_file, hold_folder, read_json, write_text
 from sightline.metrics.calibration.record import CalibrationRecord
@@ -149,8 +149,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
     missing, strange = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
     if missing or strange:
         raise RunError(
-            f"{path} does not fit the recipe's network: {len(missing)} tensors missing (e.g. {missing[:2]}), "
-            f"{len(strange)} unknown (e.g. {strange[:2]}).",
+            f"{path} does not fit the recipe's network: {count_noun(len(missing), 'tensor')} missing "
+            f"(e.g. {missing[:2]}), {len(strange)} unknown (e.g. {strange[:2]}).",
             "The recipe or the weights were exchanged; restore the run folder.",
         )
     for name, tensor in tensors.items():

@@ -29,7 +29,7 @@ from sightline.data.loader import (
     draw_epoch_blocks,
     iterate_training_batches,
 )
-from sightline.errors import RunError
+from sightline.errors import RunError, count_noun
 from sightline.io.files import read_json
 from sightline.io.progress import Advance, measure_cpu_seconds, show_progress
 from sightline.structures.case import Cohort
@@ -244,7 +244,7 @@ class _Loop:
         images = self.items.images_per_epoch(balance=self.balance)
         if min(images, recipe.batch_size) < world:
             raise RunError(
-                f"{images} images in batches of {recipe.batch_size} cannot be shared by {world} devices.",
+                f"{count_noun(images, 'image')} in batches of {recipe.batch_size} cannot be shared by {world} devices.",
                 "Use a larger --batch-size or fewer --devices.",
             )
         self.steps_per_epoch = count_batches_per_epoch(images, recipe.batch_size, world)
@@ -285,7 +285,7 @@ class _Loop:
         if learned:
             save_weights(learned, self.folder / "objective.safetensors")
         conclude()
-        finish_run(self.folder, f"{self.at.step} steps")
+        finish_run(self.folder, count_noun(self.at.step, "step"))
         self.state_path.unlink(missing_ok=True)
 
     def _run_epoch(self, epoch: int, advance: Advance) -> None:

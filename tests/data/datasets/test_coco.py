@@ -113,7 +113,7 @@ def test_images_of_several_categories_need_a_priority(tmp_path):
     document = write_tiny(tmp_path)
     document["annotations"].append({"id": 3, "image_id": 1, "category_id": 7, "bbox": [1, 1, 1, 1]})
     (tmp_path / "labels.json").write_text(json.dumps(document))
-    with pytest.raises(LayoutError, match=r"1 images show several categories, e\.g\. \['1\.png'\]"):
+    with pytest.raises(LayoutError, match=r"1 image shows several categories, e\.g\. \['1\.png'\]"):
         coco.read(tmp_path)
     assert coco.read(tmp_path, coco.Options(priority=["cyst", "nodule"]))[0].label == "cyst"
     assert coco.read(tmp_path, coco.Options(priority=["nodule", "cyst"]))[0].label == "nodule"

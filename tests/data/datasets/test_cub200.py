@@ -53,7 +53,7 @@ def test_an_image_without_visible_parts_has_no_region(tmp_path):
     ("file", "old", "new", "message"),
     [
         ("images.txt", "1 001.Bird_1/Bird_1_0000.jpg", "1 ../secret.jpg", "not under images/"),
-        ("images.txt", "1 001.Bird_1/Bird_1_0000.jpg", "1", r"images\.txt: line 1 has 1 fields, expected 2"),
+        ("images.txt", "1 001.Bird_1/Bird_1_0000.jpg", "1", r"images\.txt: line 1 has 1 field, expected 2"),
         ("image_class_labels.txt", "1 1\n", "", r"differ on ids \['1'\]"),
         ("image_class_labels.txt", "1 1\n", "1 9\n", "Image 1 has class 9"),
         ("parts/part_locs.txt", "1 1 40.0", "1 1 x", "line 1 is no part location"),

@@ -106,7 +106,7 @@ def test_missing_labels_and_labels_of_nothing_are_listed(tree, tmp_path):
         ("study_uid\n1.1\n", "columns"),
         ("", "columns"),
         ("study_uid,label\n1.1,\n", "line 2 lacks"),
-        ("study_uid,label\n1.1\n", "row 2 has 1 cells"),
+        ("study_uid,label\n1.1\n", "row 2 has 1 cell,"),
         ("study_uid,label\n1.1,a\n1.1,b\n", "lines 2 and 3 both"),
         ("study_uid,label\n1.1,c\n", "none of the classes"),
     ],

@@ -77,7 +77,7 @@ def test_pictures_without_a_table_are_refused(tmp_path):
     with pytest.raises(LayoutError, match="no such table"):
         read_layout("pictures", tmp_path)
     (tmp_path / "labels.csv").write_text("file,label\nx.png,a\n")
-    with pytest.raises(LayoutError, match="none of its 1 rows"):
+    with pytest.raises(LayoutError, match="none of its 1 row "):
         read_layout("pictures", tmp_path)
 
 

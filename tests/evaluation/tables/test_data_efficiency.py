@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sightline.errors import SightlineError
 from sightline.evaluation.tables.data_efficiency import collect_sized_rows, describe_worth, draw_efficiency_chart
 from sightline.evaluation.tables.lines import Line
 from sightline.evaluation.tables.report import _write_sentences
@@ -77,6 +78,20 @@ def test_the_report_says_how_many_images_the_rows_were_trained_on(cohort):
     done = replace(result, rows=tuple(replace(row, folders=(Path("runs"),)) for row in result.rows))
     sizes = [round(one.images) for one in collect_sized_rows(result)]
     assert f"on {sizes[0]} to {sizes[1]} of 800 training images of marks" in _write_sentences(done, lines)[0]
+
+
+def test_the_report_tells_trained_rows_from_those_put_together(cohort):
+    pair = "two networks: unguided mean twice, 300 images"
+    names = (pair, "unguided mean 3 x longer, 300 images", "unguided mean again, 300 images")
+    result, lines = result_of(cohort, dict.fromkeys(names, 0.7))
+    done = replace(result, seeds=(0, 1), rows=tuple(replace(row, folders=(Path("runs"),)) for row in result.rows))
+    opening = "2 methods were trained 2 times each on 300 of 800 training images of marks, 1 more was assembled"
+    assert _write_sentences(done, lines)[0].startswith(opening)
+    alone = replace(done, seeds=(0,), rows=tuple(row for row in done.rows if row.row.name == names[1]))
+    assert _write_sentences(alone, lines)[0].startswith("1 method was trained 1 time on 300 of 800 training images")
+    # a row that did not run was not trained
+    failed = replace(done, rows=tuple(replace(row, why_not=SightlineError("no")) for row in done.rows))
+    assert _write_sentences(failed, lines)[0].startswith("0 methods were trained")
 
 
 def test_one_size_has_no_curve(cohort):

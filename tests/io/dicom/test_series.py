@@ -189,7 +189,7 @@ def test_an_unnamed_scout_beside_a_series_is_left_out_and_counted(tmp_path):
     write_slice(tmp_path / "scout", HU[0], (0, 0, 0), cosines=((1, 0, 0), (0, 0, -1)), SeriesInstanceUID="1.2.9")
     volume = read_series(tmp_path)
     assert np.array_equal(volume.values, HU.transpose(2, 1, 0))
-    assert volume.facts["left_out"] == "1 objects that are no CT slices"
+    assert volume.facts["left_out"] == "1 object that is no CT slice"
 
 
 def test_damage_where_a_name_stands(tmp_path):

@@ -214,7 +214,7 @@ def test_broken_map_tables_say_where(tmp_path, edit, message):
 def test_rows_must_be_there_and_differ():
     with pytest.raises(CohortError, match="no map scores"):
         MapScores(())
-    with pytest.raises(CohortError, match="repeat 1 rows"):
+    with pytest.raises(CohortError, match="repeat 1 row,"):
         MapScores((scores().rows[0],) * 2)
 
 

@@ -86,7 +86,7 @@ def test_a_study_is_judged_once_and_its_results_are_sent_once(tmp_path, archive)
         assert store(node.scp.port, back) == [0]
         assert [row["state"] for row in rows(node, objects)] == ["kept", "kept", "kept", "own"]
         way = "\n".join(tell_way(node.store, "1.2.826.1.1"))
-        assert "job done" in way and "findings to pacs: sent after 1 attempts" in way
+        assert "job done" in way and "findings to pacs: sent after 1 attempt" in way
         assert "2 done" in "\n".join(summarise(node.store))
 
 

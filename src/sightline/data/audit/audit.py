@@ -105,12 +105,13 @@ def _check_splits(cohort: Cohort) -> list[Finding]:
     if mixed := find_mixed_studies(cohort):
         named = [f"{study} ({' and '.join(labels)})" for study, labels in mixed.items()]
         ids = tuple(case.case_id for case in cohort if case.study_id in mixed)
-        message = f"The views of {len(mixed)} studies differ in label: {_list_some(named)}."
+        message = f"The views of {count_noun(len(mixed), 'study', 'studies')} differ in label: {_list_some(named)}."
         remedy = "Give a study one label, or every image a study of its own: evaluate judges studies and refuses these."
         findings.append(Finding("study-labels", "error", ids, message, remedy))
     raw = [c.case_id for c in cohort if c.facts.get("presentation_intent", "").upper() == "FOR PROCESSING"]
     if raw:
-        message = f"{len(raw)} images are FOR PROCESSING, raw values of a detector: {_list_some(raw)}."
+        message = f"{count_noun(len(raw), 'image is', 'images are')} FOR PROCESSING, raw values of a detector: "
+        message += f"{_list_some(raw)}."
         remedy = "Take the images FOR PRESENTATION of the same exposures, or none but raw ones."
         findings.append(Finding("for-processing", "warning", tuple(raw), message, remedy))
     if alike := group_alike_names(sorted({case.patient_id for case in cohort})):
@@ -236,7 +237,7 @@ def _check_shortcuts(cohort: Cohort, look: CohortLook, processes: int) -> list[F
     if not seen.any():
         return []
     cases = [cohort[i] for i in look.read[seen]]
-    where = f"among {len(cases)} images outside the test split"
+    where = f"among {count_noun(len(cases), 'image')} outside the test split"
     findings = []
     for fact in find_one_class_facts(cases):
         message = (

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from sightline.data.split import split_cohort
-from sightline.errors import LayoutError
+from sightline.errors import LayoutError, count_noun
 from sightline.io.files import parse_json
 from sightline.io.image import read_size
 from sightline.io.tables import CsvRow, find_path_inside, read_table
@@ -85,7 +85,8 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
         cases.append(_build_case(source, row))
     if not cases:
         raise LayoutError(
-            f"{source / 'manifest.csv'} has no frontal radiograph among {len(rows)} rows.", f"Views: {FRONTAL}."
+            f"{source / 'manifest.csv'} has no frontal radiograph among {count_noun(len(rows), 'row')}.",
+            f"Views: {FRONTAL}.",
         )
     about = {
         "layout": "chest_lungs",

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.data.split import split_cohort
-from sightline.errors import GeometryError, LayoutError
+from sightline.errors import GeometryError, LayoutError, count_noun
 from sightline.io.tables import find_path_inside, read_json, read_table
 from sightline.structures.case import Case, Cohort
 from sightline.structures.identifiers import name_files, normalise_form
@@ -114,7 +114,8 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
         cases.append(Case(case_id, case_id, patient, image, label, tuple(regions), shape=shape))
     if several and options.priority is None:
         raise LayoutError(
-            f"{path}: {len(several)} images show several categories, e.g. {several[:3]}; a case has one label.",
+            f"{path}: {count_noun(len(several), 'image shows', 'images show')} several categories, "
+            f"e.g. {several[:3]}; a case has one label.",
             "Pass --priority and the categories, in the order in which they win.",
         )
     about = {"layout": "COCO", "annotations": path.name}
@@ -259,7 +260,7 @@ def _build_ring(flat: list[float]) -> tuple[tuple[float, float], ...]:
     if not isinstance(flat, list):
         raise ValueError("a segmentation is a list of rings, and a ring a list of numbers: x, y, x, y")
     if len(flat) % 2:
-        raise ValueError(f"a polygon has {len(flat)} numbers, expected pairs of x and y")
+        raise ValueError(f"a polygon has {count_noun(len(flat), 'number')}, expected pairs of x and y")
     return tuple((float(y), float(x)) for x, y in zip(flat[::2], flat[1::2], strict=True))
 
 
@@ -403,6 +404,7 @@ def assign_groups(groups: dict[str, str] | None, images: Sequence[str], path: Pa
     missing = [image for image in images if image not in groups]
     if missing:
         raise LayoutError(
-            f"{path} does not name {len(missing)} images, e.g. {missing[:3]}.", "Give every image a row and a group."
+            f"{path} does not name {count_noun(len(missing), 'image')}, e.g. {missing[:3]}.",
+            "Give every image a row and a group.",
         )
     return {image: groups[image] for image in images}

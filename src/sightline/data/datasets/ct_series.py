@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sightline.data.spine.patch_cohort import Bar
 from sightline.data.split import split_cohort
-from sightline.errors import LayoutError, SightlineError, UnreadableFile
+from sightline.errors import LayoutError, SightlineError, UnreadableFile, count_noun
 from sightline.io.ct import require_hounsfield
 from sightline.io.dicom.series import FoundSeries, find_series
 from sightline.io.files import BEGUN, make_file_name
@@ -77,7 +77,8 @@ def cut(
     rejects = [Reject(file, error.message, error.remedy) for file, error in unread]
     if not found:
         raise LayoutError(
-            f"{source}: no slices of a CT were found; {others} other DICOM objects and {len(unread)} unreadable files.",
+            f"{source}: no slices of a CT were found; {count_noun(others, 'other DICOM object')} "
+            f"and {count_noun(len(unread), 'unreadable file')}.",
             "Give the folder that holds the CT series; radiographs are imported with the layout dicom.",
         )
     if (destination / BEGUN).exists():

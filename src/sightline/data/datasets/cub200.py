@@ -107,7 +107,7 @@ def _draw(
         order = random.permutation(len(members[c]))
         if per_class is not None and not 1 <= per_class <= len(order):
             raise LayoutError(
-                f"per_class is {per_class}, but class {classes[c]!r} has {len(order)} training images.",
+                f"per_class is {per_class}, but class {classes[c]!r} has {count_noun(len(order), 'training image')}.",
                 f"Liao et al. 2022 use {list(PER_CLASS)}.",
             )
         kept |= {members[c][k] for k in order[:per_class]}
@@ -173,5 +173,7 @@ def _iterate_lines(path: Path, fields: int) -> Iterator[list[str]]:
             continue
         found = line.split()
         if len(found) != fields:
-            raise LayoutError(f"{path}: line {number} has {len(found)} fields, expected {fields}.", "Unpack it again.")
+            raise LayoutError(
+                f"{path}: line {number} has {count_noun(len(found), 'field')}, expected {fields}.", "Unpack it again."
+            )
         yield found

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sightline.errors import LayoutError, SightlineError, UnreadableFile
+from sightline.errors import LayoutError, SightlineError, UnreadableFile, count_noun
 from sightline.io.dicom.radiograph import (
     Header,
     read_dicom,
@@ -113,7 +113,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     }
     if named:
         about["warning: identity"] = (
-            f"{named} of {len(cases)} pictures name their patient or a day of birth; "
+            f"{named} of {count_noun(len(cases), 'picture')} name their patient or a day of birth; "
             "sightline deidentify SRC DEST writes copies that do not"
         )
     return Cohort(options.name or source.resolve().name, names, tuple(cases), source, about), tuple(rejects)

@@ -18,7 +18,7 @@ from typing import Literal
 
 from sightline.data.split import split_cohort
 from sightline.data.task import read_ao
-from sightline.errors import LayoutError, SightlineError
+from sightline.errors import LayoutError, SightlineError, count_noun
 from sightline.io.image import read_size
 from sightline.io.picture import Reject
 from sightline.io.tables import CsvRow, read_table, read_text
@@ -209,7 +209,7 @@ def _describe_import(
     about["counts"] = ", ".join(counts)
     marked = [case for case in cases if case.facts.get("truth_ao") or case.label == "fracture"]
     unmarked = sum(not case.regions for case in marked)
-    about["fractures without a mark"] = f"{unmarked} of {len(marked)} images with a fracture"
+    about["fractures without a mark"] = f"{unmarked} of {count_noun(len(marked), 'image')} with a fracture"
     if not any(case.case_id in boxes for case in cases):
         about["warning"] = "no boxes (YOLO's text files) were found below: nothing can guide or be localised"
     return about

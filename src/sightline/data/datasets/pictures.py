@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sightline.data.datasets.folder.format import parse_split
-from sightline.errors import LayoutError, SightlineError
+from sightline.errors import LayoutError, SightlineError, count_noun
 from sightline.io.image import find_images, read_image
 from sightline.io.picture import Reject
 from sightline.io.tables import CsvRow, find_path_inside, is_absolute, read_table
@@ -85,7 +85,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     if not cases:
         first = f" The first: {rejects[0].reason}" if rejects else ""
         raise LayoutError(
-            f"{table}: none of its {len(rows)} rows names a picture that was read.{first}",
+            f"{table}: none of its {count_noun(len(rows), 'row')} names a picture that was read.{first}",
             rejects[0].remedy if rows else "Add a row for every picture.",
         )
     classes = options.classes or tuple(sorted({case.label for case in cases}))

@@ -247,7 +247,8 @@ def _choose_splits(cohort: Cohort, fractions: tuple[float, float, float], seed: 
     published = sum(case.split is not None for case in cohort)
     if published:
         about["warning splits"] = (
-            f"{published} of {len(cohort)} vertebrae had a published split, the rest none: all new"
+            f"{published} of {count_noun(len(cohort), 'vertebra', 'vertebrae')} had a published "
+            "split, the rest none: all new"
         )
     patients, parts = len({case.patient_id for case in cohort}), sum(share > 0 for share in fractions)
     if patients < parts:
@@ -263,7 +264,8 @@ def _describe_counts(spines: Sequence[Spine], cases: Sequence[Case]) -> str:
     graded = sum(v.grade is not None for spine in spines for v in spine.vertebrae)
     lost = kinds["cut"] - len(cases)
     return (
-        f"{total} vertebrae of {len(spines)} series read, {graded} graded; left out: {kinds['cervical']} cervical, "
+        f"{count_noun(total, 'vertebra', 'vertebrae')} of {len(spines)} series read, {graded} "
+        f"graded; left out: {kinds['cervical']} cervical, "
         f"{kinds['excluded']} excluded, {kinds['without grade']} without grade, {lost} in rejected series; "
         f"{len(cases)} cut, {positive} fractured"
     )
@@ -281,4 +283,7 @@ def _collect_warnings(spines: Sequence[Spine], records: dict[str, Document]) -> 
     if not odd:
         return {}
     named = ", ".join(odd[:5])
-    return {"warning centres": f"{len(odd)} centres lie in another vertebra's mask, e.g. {named}: check the labels"}
+    return {
+        "warning centres": f"{count_noun(len(odd), 'centre lies', 'centres lie')} in another vertebra's mask, "
+        f"e.g. {named}: check the labels"
+    }

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sightline.errors import GeometryError
+from sightline.errors import GeometryError, count_noun
 from sightline.io.volume import Volume
 from sightline.structures.case import Split
 from sightline.structures.frame import FloatArray
@@ -144,7 +144,8 @@ def require_in_bone(ct: Volume, vertebrae: Sequence[Vertebra], source: str) -> N
     if means and float(np.median(means)) < LEAST_HU:
         low = int(np.argmin(means))
         raise GeometryError(
-            f"{source}: {sum(mean < LEAST_HU for mean in means)} of {len(means)} vertebrae lie in fat, lung or air "
+            f"{source}: {sum(mean < LEAST_HU for mean in means)} of "
+            f"{count_noun(len(means), 'vertebra', 'vertebrae')} lie in fat, lung or air "
             f"(e.g. {vertebrae[low].level}: {means[low]:.0f} HU around its centre); bone was expected.",
             "Give the centroids or the mask of this CT, and check the direction that the file states.",
         )
@@ -204,7 +205,8 @@ def find_centres_from_mask(mask: Volume, ct: Volume, name: str) -> tuple[tuple[V
     outside = [LEVELS[n] for n, at in places if (at < 0).any() or (at > np.array(ct.values.shape)).any()]
     if outside:
         raise GeometryError(
-            f"{name}: {len(outside)} of {len(places)} vertebrae lie outside the CT: {', '.join(outside)}.",
+            f"{name}: {len(outside)} of {count_noun(len(places), 'vertebra', 'vertebrae')} lie "
+            f"outside the CT: {', '.join(outside)}.",
             "Give the mask of this CT.",
         )
     vertebrae = tuple(Vertebra(label, (float(a), float(b), float(c))) for label, (a, b, c) in places)

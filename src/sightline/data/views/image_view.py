@@ -18,7 +18,7 @@ from PIL import Image
 from sightline.data.views.crops import Corners, Crop, RegionJitter, find_largest_box, resize_square
 from sightline.data.views.patches import Patches
 from sightline.data.views.volume_view import VolumeView
-from sightline.errors import CohortError, RecipeError
+from sightline.errors import CohortError, RecipeError, count_noun
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.notation import Notation, drop_unset, write_fields
@@ -295,7 +295,8 @@ def refuse_unmarked(cohort: Cohort, view: View | VolumeView) -> None:
     have, every = marked.counts(), cohort.counts()
     counts = ", ".join(f"{name}: {have[name]} of {n}" for name, n in every.items() if n)
     raise CohortError(
-        f"The view crops around {role} boxes, but only {len(marked)} of {len(cohort)} cases of {cohort.name!r} have "
+        f"The view crops around {role} boxes, but only {len(marked)} of "
+        f"{count_noun(len(cohort), 'case')} of {cohort.name!r} have "
         f"one ({counts}).",
         "Mark every case, normal ones too, or use a view without a crop: where some cases are cropped and others "
         "not, the crop gives the label away.",

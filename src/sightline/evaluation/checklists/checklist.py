@@ -7,7 +7,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from sightline.errors import LayoutError, RunError
+from sightline.errors import LayoutError, RunError, count_noun
 from sightline.evaluation.checklists.facts import GROUPS, Fact, RunRecord
 from sightline.evaluation.checklists.guidelines import GUIDELINES, Guideline, GuidelineItem
 from sightline.io.files import write_text
@@ -69,7 +69,7 @@ class Checklist:
     def summary(self) -> str:
         """The counts, in a line."""
         counted = ", ".join(f"{n} {state}" for state, n in self.counts().items())
-        return f"{self.guideline.title}: {len(self.answers)} items, {counted}"
+        return f"{self.guideline.title}: {count_noun(len(self.answers), 'item')}, {counted}"
 
     def csv(self) -> str:
         """A table, a row an item; the column `author` is the author's and is kept."""

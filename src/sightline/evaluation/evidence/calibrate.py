@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.errors import CohortError, RunError
+from sightline.errors import CohortError, RunError, count_noun
 from sightline.evaluation.evaluate import evaluate
 from sightline.evaluation.overlap import refuse_trained_on
 from sightline.io.files import write_text
@@ -112,7 +112,7 @@ def calibrate(
     if local is not None:
         refuse_trained_on(run, local, "local studies")
         source = evaluate(run, run.recipe.see(local), f"local_{local.fingerprint()}", engine=engine, calibrated=False)
-        where = f"{local.name}, {len(set(source.predictions.study_ids))} local studies"
+        where = f"{local.name}, {count_noun(len(set(source.predictions.study_ids)), 'local study', 'local studies')}"
     basis = plain.apply(source.predictions).study_wise()
     energies = None if source.energies is None else average_study_energies(source.predictions, source.energies)
     record = CalibrationRecord(

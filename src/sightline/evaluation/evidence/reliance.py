@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sightline.errors import SightlineError
+from sightline.errors import SightlineError, count_noun
 from sightline.evaluation.evidence.figures import draw_reliance_pictures
 from sightline.evaluation.evidence.numbers import collect_facts
 from sightline.evaluation.result import Evaluation
@@ -118,7 +118,8 @@ def _build_subgroup_table(result: TableResult, name: str, evaluation: Evaluation
     strong = tuple((r, 4) for r, group in enumerate(ordered[:GAPS]) if group.claimed)
     notes = [
         "AUC of a group minus that of all other images, with an interval over patients; p is corrected over all "
-        f"{len(groups)} groups (step-down max-T). Bold: claimed. The last column is the difference that a "
+        f"{count_noun(len(groups), 'group')} (step-down max-T). Bold: claimed. The last column is "
+        "the difference that a "
         "study of this size detects with 80% power; smaller ones are not ruled out.",
     ]
     if unknown := describe_unknown(groups):

@@ -10,6 +10,7 @@ import numpy as np
 from sightline.data.split import select_sources
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
+from sightline.errors import count_noun
 from sightline.evaluation.gallery import (
     build_panel_case,
     build_volume_panel,
@@ -82,7 +83,7 @@ def _draw_flat_pictures(result: TableResult) -> TablePictures | None:
             build_panel_case(_get_first(r), index, case, view, on=whole) for r, view in zip(rows, flat, strict=True)
         ]
         names, truth = [r.row.name for r in rows], f"{case.case_id}: truth {case.label}"
-        alt = f"{len(rows)} methods over one radiograph"
+        alt = f"{count_noun(len(rows), 'method')} over one radiograph"
         few = _count_classes(rows[-1]) <= 2
         pictures.append(ReportPicture(draw_comparison(panels, names, attention=not few), f"{truth}.", f"Maps of {alt}"))
         if few and len(in_full) < IN_FULL:
@@ -180,7 +181,7 @@ def _draw_volume_pictures(result: TableResult) -> TablePictures | None:
             panels = [build_volume_panel(_get_first(row), index, case, view) for row in rows]
             through = panels[-1].through
             png = draw_comparison([slice_panel(panel, through) for panel in panels], [row.row.name for row in rows])
-            alt = f"Maps of {len(rows)} methods over one sagittal slice"
+            alt = f"Maps of {count_noun(len(rows), 'method')} over one sagittal slice"
         else:
             png = draw_volume_panel(build_volume_panel(_get_first(last), index, case, view))
             alt = "One volume in three planes"

@@ -131,16 +131,20 @@ def _write_sentences(result: TableResult, lines: Sequence[Line], best: Line | No
     cohort = result.cohort
     test = cohort.split("test")
     # rows of a learning curve see a part of the training images, each seed its own
-    ran = [row.row for row in result.rows if row.folders]
-    used = [len(row.training_cases(cohort, seed).split("train")) for row in ran for seed in result.seeds]
+    ran = [row.row for row in result.rows if row.folders and row.why_not is None]
+    trained = [row for row in ran if not row.parts]
+    used = [len(row.training_cases(cohort, seed).split("train")) for row in trained for seed in result.seeds]
     every = len(cohort.split("train"))
     least, most = min(used, default=every), max(used, default=every)
     span = f"{least}" if least == most else f"{least} to {most}"
     images = f"{every} training images" if least == every else f"{span} of {every} training images"
+    times = count_noun(len(result.seeds), "time") + (" each" if len(trained) > 1 else "")
+    assembled = len(ran) - len(trained)
+    more = f", {count_noun(assembled, 'more was', 'more were')} assembled from these trainings" if assembled else ""
     words = [
-        f"{len(result.rows)} methods were trained {len(result.seeds)} times each on {images} of {cohort.name} "
-        f"and tested on {count_noun(len(test), 'image')} of "
-        f"{count_noun(len({c.study_id for c in test}), 'study', 'studies')} and "
+        f"{count_noun(len(trained), 'method was', 'methods were')} trained {times} on {images} of {cohort.name}{more}. "
+        f"{'All were' if len(ran) > 1 else 'It was'} tested on "
+        f"{count_noun(len(test), 'image')} of {count_noun(len({c.study_id for c in test}), 'study', 'studies')} and "
         f"{count_noun(len({c.patient_id for c in test}), 'patient')}."
     ]
     leading = choose_leading_metric(result.table, lines)

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sightline.errors import GeometryError
+from sightline.errors import GeometryError, count_noun
 from sightline.explainers.localisation.boxes import (
     Floats,
     FoundBoxes,
@@ -99,7 +99,9 @@ def choose_oracle_boxes(maps: ArrayLike, truths: Sequence[ArrayLike] | ArrayLike
 def _check_truths(truths: Sequence[ArrayLike] | ArrayLike, count: int) -> list[Floats]:
     known = [np.atleast_2d(np.asarray(true, dtype=np.float64)) for true in truths]  # type: ignore[union-attr]
     if count == 0 or len(known) != count:
-        raise GeometryError(f"Expected the true boxes of each of at least one map; got {len(known)} for {count} maps.")
+        raise GeometryError(
+            f"Expected the true boxes of each of at least one map; got {len(known)} for {count_noun(count, 'map')}."
+        )
     for i, true in enumerate(known):
         if true.ndim != 2 or true.shape[1] != 4 or len(true) == 0 or not np.isfinite(true).all():
             raise GeometryError(f"Map {i} needs true boxes [t, 4] that are numbers; got {true.shape}.")

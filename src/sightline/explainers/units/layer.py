@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sightline.errors import GeometryError, RecipeError
+from sightline.errors import GeometryError, RecipeError, count_noun
 from sightline.explainers.frozen_eval import exact_arithmetic, frozen_eval, unwrap_model
 from sightline.structures.evidence import Batch, Evidence
 
@@ -112,7 +112,7 @@ class UnitLayer:
             raise GeometryError(f"Layer {self.name!r} was not used.", "Name a layer on the way to the logits.")
         if len(caught[0]) != len(given):
             raise GeometryError(
-                f"Layer {self.name!r} gives maps of {len(caught[0])} images for a batch of {len(given)}.",
+                f"Layer {self.name!r} gives maps of {count_noun(len(caught[0]), 'image')} for a batch of {len(given)}.",
                 "Name a layer that keeps the images apart.",
             )
         return (evidence if isinstance(evidence, Evidence) else Evidence(evidence)), caught[0]

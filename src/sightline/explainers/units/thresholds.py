@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sightline.errors import CohortError, GeometryError, RecipeError, RunError
+from sightline.errors import CohortError, GeometryError, RecipeError, RunError, count_noun
 from sightline.explainers.units.layer import UnitLayer
 from sightline.structures.evidence import Batch
 
@@ -121,7 +121,8 @@ def compute_unit_thresholds(
                 advance(len(batch))
         if kept is None or seen != cases:
             raise CohortError(
-                f"{'More than ' if seen > cases else ''}{min(seen, cases)} cases came by; expected {cases}.",
+                f"{'More than ' if seen > cases else ''}{count_noun(min(seen, cases), 'case', 'cases')} "
+                f"came by; expected {cases}.",
                 "Give the same cases in every pass, each once.",
             )
         found.append(kept)

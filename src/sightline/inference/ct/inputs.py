@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sightline.data.datasets.verse.centroids import place_vertebrae, read_centroids
 from sightline.data.spine.vertebrae import RANKS, Vertebra, find_centres_from_mask, require_in_bone
-from sightline.errors import GeometryError, RunError, UnreadableFile
+from sightline.errors import GeometryError, RunError, UnreadableFile, count_noun
 from sightline.io.ct import read_ct
 from sightline.io.files import make_unique_name
 from sightline.io.image import PICTURE_SUFFIXES, read_modality
@@ -89,7 +89,7 @@ def collect_ct_inputs(
     if len(places) != len(paths):
         what = "--centroids" if centroids else "--vertebrae"
         raise RunError(
-            f"{len(paths)} CTs were given and {len(places)} files of {what}.",
+            f"{len(paths)} CTs were given and {count_noun(len(places), 'file')} of {what}.",
             f"Give one file for each CT, in the same order: {what} A B.",
         )
     taken: set[str] = set()

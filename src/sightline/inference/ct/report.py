@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sightline.data.spine.vertebrae import Vertebra
 from sightline.dissection.case_panel import CasePanel, describe_case, draw_case_panel
+from sightline.errors import count_noun
 from sightline.inference.network_output import RunFacts
 from sightline.io.volume import Volume
 from sightline.plots.html_report import ReportPicture, ReportTable, Section, write_report
@@ -111,7 +112,7 @@ def write_ct(
     machine = describe_environment()
     write_report(
         folder / "report.html",
-        title=f"{name}: {len(read)} vertebrae",
+        title=f"{name}: {count_noun(len(read), 'vertebra', 'vertebrae')}",
         summary=[found, "It is a network's output, for research; it is no diagnosis."],
         sections=sections,
         provenance={

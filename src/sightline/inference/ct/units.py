@@ -14,7 +14,7 @@ from sightline.data.views.volume_view import VolumeView
 from sightline.dissection.case_panel import CasePanel, PanelUnit, rank_strongest
 from sightline.dissection.concepts import Concept
 from sightline.dissection.results import Dissection
-from sightline.errors import RunError
+from sightline.errors import RunError, count_noun
 from sightline.explainers.units.layer import UnitLayer
 from sightline.inference.ct.patches import CutPatch
 from sightline.inference.network_output import Answers
@@ -55,7 +55,8 @@ class CaseUnits:
         evidence, activations = self.layer(images)
         if activations.shape[1] != len(self.thresholds):
             raise RunError(
-                f"Layer {self.layer.name} has {activations.shape[1]} units; {self.dissection.folder} knows "
+                f"Layer {self.layer.name} has {count_noun(activations.shape[1], 'unit')}; "
+                f"{self.dissection.folder} knows "
                 f"{len(self.thresholds)}.",
                 "Dissect this very run.",
             )

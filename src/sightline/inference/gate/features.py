@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.errors import RunError
+from sightline.errors import RunError, count_noun
 from sightline.inference.gate.gate_file import pack_array, unpack_array
 
 ACCEPTED = 0.995
@@ -73,7 +73,7 @@ class FeatureLimits:
         """
         if np.ndim(features) != 2 or np.shape(features)[1] != len(self.mean):
             raise RunError(
-                f"The gate knows {len(self.mean)} features; the network gives {np.shape(features)}.",
+                f"The gate knows {count_noun(len(self.mean), 'feature')}; the network gives {np.shape(features)}.",
                 "Make the gate again: sightline gate RUN --cohort DIR",
             )
         strange = ((self.measure(features, energies) - self.middle) / self.scale).max(axis=1) / self.limit
@@ -109,7 +109,8 @@ def fit_features(training: NDArray[Any], validation: NDArray[Any], energies: NDA
     """
     if len(training) < 20 or len(validation) < 10:
         raise RunError(
-            f"Features of {len(training)} training and {len(validation)} validation pictures; 20 and 10 are the least.",
+            f"Features of {len(training)} training and "
+            f"{count_noun(len(validation), 'validation picture')}; 20 and 10 are the least.",
             "Give a cohort with more pictures, or leave the features check out.",
         )
     known = np.asarray(training, dtype=np.float64)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sightline.errors import RunError, SightlineError
+from sightline.errors import RunError, SightlineError, count_noun
 from sightline.inference.gate.features import fit_features
 from sightline.inference.gate.gate_file import Gate
 from sightline.inference.gate.header import HeaderLimits, normalise_body_part, normalise_view
@@ -77,7 +77,9 @@ def fit_gate(
                 unread += 1
             advance(1)
     if not measures:
-        raise RunError(f"{cohort.root}: none of {len(cases)} training pictures reads.", "sightline cohort check DIR")
+        raise RunError(
+            f"{cohort.root}: none of {count_noun(len(cases), 'training picture')} reads.", "sightline cohort check DIR"
+        )
     header = HeaderLimits(
         modality=_choose_words("modality", asked, (c.facts.get("modality", "") for c in cases)),
         body_part=_choose_words("body_part", asked, (normalise_body_part(c.facts.get("body_part", "")) for c in cases)),

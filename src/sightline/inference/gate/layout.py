@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.errors import RunError
+from sightline.errors import RunError, count_noun
 from sightline.inference.gate.gate_file import pack_array, unpack_array
 from sightline.io.picture import Picture
 
@@ -123,7 +123,8 @@ def fit_layout(training: NDArray[Any], validation: NDArray[Any]) -> LayoutLimits
 
     if len(training) < 20 or len(validation) < 10:
         raise RunError(
-            f"{len(training)} training and {len(validation)} validation pictures; the layout check needs 20 and 10.",
+            f"{len(training)} training and {count_noun(len(validation), 'validation picture')}; "
+            "the layout check needs 20 and 10.",
             "Give a cohort with more pictures.",
         )
     upright = describe_layout(_add_mirrored(training))

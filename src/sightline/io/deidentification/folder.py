@@ -295,7 +295,7 @@ def _blank_boxes(dataset: Dataset, file: Path, boxes: Sequence[Box], notes: list
     dataset["PixelData"].VR = "OW" if int(dataset.BitsAllocated) > 8 else "OB"
     dataset["PixelData"].is_undefined_length = False
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    notes.append(f"{len(boxes)} boxes of the picture were filled")
+    notes.append(f"{count_noun(len(boxes), 'box of the picture was', 'boxes of the picture were')} filled")
 
 
 def _name(dataset: Dataset, key: SiteKey) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from sightline.errors import UnreadableFile
+from sightline.errors import UnreadableFile, count_noun
 
 # what is kept of a series, and the element that says it
 SERIES_FACTS = {
@@ -59,7 +59,7 @@ def build_frame_headers(header: Any, file: Path) -> list[Dataset | None]:
     apart = header.get("PerFrameFunctionalGroupsSequence") or []
     if len(apart) != frames:
         raise UnreadableFile(
-            f"{file}: a multi-frame CT with {frames} frames, of which {len(apart)} are described "
+            f"{file}: a multi-frame CT with {count_noun(frames, 'frame')}, of which {len(apart)} are described "
             "(PerFrameFunctionalGroupsSequence).",
             "Export the series again from its source.",
         )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.errors import UnreadableFile
+from sightline.errors import UnreadableFile, count_noun
 from sightline.structures.frame import FloatArray
 
 Window = tuple[float, float, str]
@@ -243,7 +243,7 @@ def _read_lut(header: Any, file: Path, item: Any, name: str, *, signed: bool) ->
         entries = np.array([int(x) for x in listed], dtype=np.int64) & 0xFFFF
     if len(entries) < count or count < 1:
         raise UnreadableFile(
-            f"{file}: the {name} states {count} entries and holds {len(entries)}.",
+            f"{file}: the {name} states {count_noun(count, 'entry', 'entries')} and holds {len(entries)}.",
             "Export the image again from its source.",
         )
     data = entries[:count].astype(np.float64)

@@ -12,7 +12,7 @@ from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
 from pydicom.pixels.utils import get_j2k_parameters
 
-from sightline.errors import UnreadableFile
+from sightline.errors import UnreadableFile, count_noun
 from sightline.io.picture import require_sane_size
 
 NATIVE = frozenset(
@@ -198,13 +198,15 @@ def _require_grey(header: Any, file: Path, *, several: bool) -> None:
     frames = _read_whole_number(header, "NumberOfFrames", file, 1)
     if frames > 1 and not several:
         raise UnreadableFile(
-            f"{file}: the image has {frames} frames; a radiograph has one.", "Export the frame you need as one image."
+            f"{file}: the image has {count_noun(frames, 'frame')}; a radiograph has one.",
+            "Export the frame you need as one image.",
         )
     photometric = str(header.get("PhotometricInterpretation") or "")
     samples = _read_whole_number(header, "SamplesPerPixel", file, 1)
     if photometric not in ("MONOCHROME1", "MONOCHROME2") or samples != 1:
         raise UnreadableFile(
-            f"{file}: the photometric interpretation is {photometric or 'not stated'} with {samples} samples a pixel; "
+            f"{file}: the photometric interpretation is {photometric or 'not stated'} with "
+            f"{count_noun(samples, 'sample')} a pixel; "
             "MONOCHROME1 or MONOCHROME2 with one was expected.",
             "Give the grey original, not a colour copy or screenshot.",
         )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.errors import SightlineError, UnreadableFile
+from sightline.errors import SightlineError, UnreadableFile, count_noun
 from sightline.io.dicom.enhanced_ct import SERIES_FACTS, build_frame_headers
 from sightline.io.dicom.greyscale import read_numbers
 from sightline.io.dicom.pixels import decode_pixels
@@ -74,7 +74,8 @@ def read_series(folder: Path, *, series: str | None = None) -> Volume:
     left_out += len(headers) - len(chosen) if series is None else 0
     volume = _build_volume(chosen, folder)
     if left_out:
-        return replace(volume, facts={**volume.facts, "left_out": f"{left_out} objects that are no CT slices"})
+        others = count_noun(left_out, "object that is no CT slice", "objects that are no CT slices")
+        return replace(volume, facts={**volume.facts, "left_out": others})
     return volume
 
 
@@ -251,7 +252,8 @@ def _choose(headers: list[_Header], folder: Path, series: str | None) -> list[_H
     if not groups:
         raise UnreadableFile(f"{folder}: no series whose UID ends in {series!r}.", "Check the series' UID.")
     named = "; ".join(
-        f"{uid or 'no UID'} ({group[0].says.get('SeriesDescription') or 'no description'}, {len(group)} slices)"
+        f"{uid or 'no UID'} ({group[0].says.get('SeriesDescription') or 'no description'}, "
+        f"{count_noun(len(group), 'slice')})"
         for uid, group in sorted(groups.items())
     )
     raise UnreadableFile(

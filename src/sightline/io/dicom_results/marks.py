@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from sightline import __version__
-from sightline.errors import GeometryError
+from sightline.errors import GeometryError, count_noun
 from sightline.io.dicom_results.codes import BOUNDED_BY, CodeTable
 from sightline.io.dicom_results.header import SourceImage, build_source_image
 from sightline.io.dicom_results.identity import SERIES_FROM, list_result_words, make_uid, shorten
@@ -108,7 +108,7 @@ def _make_reader_objects(
     ]
     words = list_result_words([source], ("marks", reader, __version__, *described))
     labels = list(dict.fromkeys(mark.label for mark in marks))
-    about = labels[0] if len(labels) == 1 else f"{len(labels)} findings"
+    about = labels[0] if len(labels) == 1 else count_noun(len(labels), "finding")
 
     def describe_series(kind: str) -> tuple[str, int, str]:
         place = SERIES_FROM + len(KINDS) + ("marks", "regions").index(kind)

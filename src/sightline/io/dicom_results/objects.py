@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from sightline.errors import LayoutError
+from sightline.errors import LayoutError, count_noun
 from sightline.io.dicom_results.header import require_one_study
 from sightline.io.dicom_results.identity import (
     SERIES_FROM,
@@ -118,7 +118,7 @@ def _name_finding(result: StudyResult) -> str:
     """What the series are called after: the one finding that is looked for, or how many there are."""
     labels = list(dict.fromkeys(finding.label for image in result.images for finding in image.said))
     labels = labels or list(dict.fromkeys(box.label for image in result.images for box in image.boxes)) or ["finding"]
-    return labels[0] if len(labels) == 1 else f"{len(labels)} findings"
+    return labels[0] if len(labels) == 1 else count_noun(len(labels), "finding")
 
 
 _Words = tuple[str, ...]

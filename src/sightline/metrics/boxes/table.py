@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sightline.errors import CohortError, GeometryError, LayoutError, RunError
+from sightline.errors import CohortError, GeometryError, LayoutError, RunError, count_noun
 from sightline.metrics.boxes.best_box import BoxScore, expect_chance_score, score_box
 from sightline.metrics.boxes.geometry import FloatArray, check_boxes, clip_boxes, compute_area, iou
 from sightline.metrics.predictions import read_saved_table, write_rows
@@ -72,7 +72,10 @@ class BoxCase:
         found = clip_boxes(check_boxes(self.found, f"found boxes of case {self.case_id!r}"), self.image_shape)
         scores = np.array(self.scores, dtype=np.float64)
         if scores.shape != (len(found),) or not np.isfinite(scores).all():
-            raise RunError(f"Case {self.case_id!r} has {len(found)} found boxes and scores {scores.tolist()}.")
+            raise RunError(
+                f"Case {self.case_id!r} has {count_noun(len(found), 'found box', 'found boxes')} "
+                f"and scores {scores.tolist()}."
+            )
         for name, values in (("truth", truth), ("found", found), ("scores", scores)):
             values.setflags(write=False)
             object.__setattr__(self, name, values)
@@ -178,7 +181,8 @@ class BoxScores:
         for number, line in enumerate(lines, start=2):
             if len(line) != len(_HEADER) or line[0] != lines[0][0]:
                 raise LayoutError(
-                    f"{path}, row {number}: {len(line)} fields, method {line[:1]}; expected {len(_HEADER)} fields and "
+                    f"{path}, row {number}: {count_noun(len(line), 'field')}, method {line[:1]}; "
+                    f"expected {len(_HEADER)} fields and "
                     f"method {lines[0][0]!r} throughout.",
                     "Evaluate the run again.",
                 )

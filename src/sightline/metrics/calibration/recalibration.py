@@ -138,7 +138,7 @@ def fit_recalibration(
     if isinstance(made, Temperature) and abs(math.log(made.temperature)) > 0.99 * _WIDEST:
         why.append("the temperature lies at the edge of what is tried (0.01 to 100)")
     if chosen == "isotonic" and counts.min() < 100:
-        why.append(f"isotonic regression on {int(counts.min())} cases of the rarest class follows chance")
+        why.append(f"isotonic regression on {count_noun(int(counts.min()), 'case')} of the rarest class follows chance")
     fitted_on = {"split": where, "unit": validation.unit, **validation.counts()}
     return FittedRecalibration(made, fitted_on, losses, "; ".join(why))
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from scipy.special import expit, softmax
 
-from sightline.errors import RunError
+from sightline.errors import RunError, count_noun
 from sightline.metrics.estimate import FloatArray
 from sightline.structures.notation import Notation, write_fields
 
@@ -157,7 +157,9 @@ class PlattScaling:
             p = expit(slopes[0] * log_odds(given[:, -1]) + intercepts[0])
             return np.stack([1.0 - p, p], axis=1)
         if given.shape[1] != slopes.size:
-            raise RunError(f"This calibration is of {slopes.size} classes; got {given.shape[1]}.")
+            raise RunError(
+                f"This calibration is of {count_noun(slopes.size, 'class', 'classes')}; got {given.shape[1]}."
+            )
         if independent:
             return np.asarray(expit(slopes * log_odds(given) + intercepts))
         return np.asarray(softmax(slopes * np.log(given.clip(EDGE, 1.0)) + intercepts, axis=1))
@@ -205,7 +207,9 @@ class Isotonic:
             p = np.interp(given[:, -1], self.said[0], self.meant[0])
             return np.stack([1.0 - p, p], axis=1)
         if given.shape[1] != len(self.said):
-            raise RunError(f"This calibration is of {len(self.said)} classes; got {given.shape[1]}.")
+            raise RunError(
+                f"This calibration is of {count_noun(len(self.said), 'class', 'classes')}; got {given.shape[1]}."
+            )
         lines = zip(given.T, self.said, self.meant, strict=True)
         each = np.stack([np.interp(column, x, y) for column, x, y in lines], axis=1)
         if independent:

@@ -109,7 +109,10 @@ def compute_subgroup_report(
     unknown: dict[str, int] = {}
     for fact, values in facts.items():
         if len(values) != len(predictions):
-            raise RunError(f"Fact {fact!r} has {len(values)} values; the predictions have {len(predictions)} rows.")
+            raise RunError(
+                f"Fact {fact!r} has {count_noun(len(values), 'value')}; the predictions have "
+                f"{count_noun(len(predictions), 'row')}."
+            )
         group = np.asarray(bin_values(values), dtype=object)
         names = sorted({name for name in group.tolist() if name})
         if not 2 <= len(names) <= MOST_VALUES:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
-from sightline.errors import CohortError, LayoutError, RunError
+from sightline.errors import CohortError, LayoutError, RunError, count_noun
 from sightline.metrics.estimate import FloatArray
 from sightline.metrics.predictions import read_saved_table, write_rows
 
@@ -62,7 +62,9 @@ class ScoreTable(Generic[Row]):
             )
         repeated = [key for key, times in Counter(row.key for row in self.rows).items() if times > 1]
         if repeated:
-            raise CohortError(f"{self.words.capitalize()} repeat {len(repeated)} rows, e.g. {repeated[0]}.")
+            raise CohortError(
+                f"{self.words.capitalize()} repeat {count_noun(len(repeated), 'row')}, e.g. {repeated[0]}."
+            )
 
     def __len__(self) -> int:
         """Number of rows."""

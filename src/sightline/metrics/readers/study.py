@@ -167,7 +167,8 @@ class ReaderStudy:
                 cells.pop()  # lines that end in a comma
             if len(cells) != 4:
                 raise LayoutError(
-                    f"{path}, line {number}: {len(cells)} fields; expected reader, case, modality, score.",
+                    f"{path}, line {number}: {count_noun(len(cells), 'field')}; expected reader, "
+                    "case, modality, score.",
                     "Write numbers with a point, names without commas, and no further column (weights are not read).",
                 )
             reader, case, modality = ("".join(cell.split()) for cell in cells[:3])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import f_oneway
 
-from sightline.errors import RunError
+from sightline.errors import RunError, count_noun
 from sightline.metrics.estimate import Comparison, Estimate, FloatArray, Score, format_p_text
 from sightline.metrics.predictions import Predictions, align
 from sightline.metrics.statistics.bootstrap import bootstrap, explain_undefined
@@ -161,7 +161,7 @@ class PrintedDraws:
                 kept.append(drawn)
             elif (redrawn := redrawn + 1) > MOST_REDRAWN:
                 raise RunError(
-                    f"{MOST_REDRAWN} draws of {self.fewest} to {self.most} of {n} images lacked a class.",
+                    f"{MOST_REDRAWN} draws of {self.fewest} to {self.most} of {count_noun(n, 'image')} lacked a class.",
                     "Draw more images at once, or use the bootstrap over patients.",
                 )
         return np.stack(kept), redrawn

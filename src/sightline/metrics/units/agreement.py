@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.fft import irfftn, rfftn
 from scipy.sparse import csr_array, vstack
 
-from sightline.errors import LayoutError, RunError
+from sightline.errors import LayoutError, RunError, count_noun
 from sightline.metrics.estimate import FloatArray, IntArray
 from sightline.metrics.units.table import UnitColumns, write_columns
 
@@ -167,7 +167,7 @@ def measure_unit_agreement(
     if chosen.ndim != 1 or not len(chosen) or chosen.min() < 0 or chosen.max() >= maps.shape[1]:
         raise RunError(f"Units run from 0 to {maps.shape[1] - 1}; got {chosen.tolist()[:5]}.")
     if patients is not None and len(patients) != len(maps):
-        raise RunError(f"There are {len(maps)} cases and {len(patients)} patient ids.")
+        raise RunError(f"There are {count_noun(len(maps), 'case')} and {len(patients)} patient ids.")
     groups = None if patients is None else np.unique(np.asarray(patients, dtype=str), return_inverse=True)[1]
     columns, cases, chance = [], [], []
     for name in names:

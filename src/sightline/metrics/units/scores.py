@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-from sightline.errors import CohortError, LayoutError, RunError
+from sightline.errors import CohortError, LayoutError, RunError, count_noun
 from sightline.metrics.estimate import BoolArray, FloatArray, IntArray
 from sightline.metrics.statistics.bootstrap import Interval, Resample, compute_interval
 from sightline.metrics.units.permutation import PERMUTATIONS, Contrast, permute_contrast
@@ -199,7 +199,9 @@ def compute_unit_scores(
         raise RunError(f"c over {over} needs what the network called.", "Give `called`, or take all positives.")
     counts = {name: int(groups[name].sum()) for name in GROUPS if name in groups}
     if not counts[over]:
-        raise CohortError(f"No case is among the {over.replace('_', ' ')} of {len(truth)} cases.", "Use more cases.")
+        raise CohortError(
+            f"No case is among the {over.replace('_', ' ')} of {count_noun(len(truth), 'case')}.", "Use more cases."
+        )
     shares = {name: fired[groups[name]].mean(axis=0) for name in counts if counts[name]}
     of = groups[over]
     against = ~truth & ~of

@@ -15,7 +15,7 @@ from typing import Any
 import pydicom
 from sqlalchemy import func, select, update
 
-from sightline.errors import SightlineError
+from sightline.errors import SightlineError, count_noun
 from sightline.inference.gate.gate_file import Gate
 from sightline.inference.gate.header import read_header_facts
 from sightline.io.dicom.limits import require_bounds
@@ -80,7 +80,7 @@ def foretell(configuration: Configuration, gates: dict[str, Gate], inputs: Itera
         except Exception as error:  # foreign bytes
             yield f"{file}: not taken: no DICOM object ({type(error).__name__})"
     for study, rows in found.items():
-        yield f"study {study or '(no UID: not taken)'}, {len(rows)} objects"
+        yield f"study {study or '(no UID: not taken)'}, {count_noun(len(rows), 'object')}"
         for index, rule in enumerate(configuration.rules):
             name = configuration.rule_name(index)
             # who will send these files is not known here
@@ -105,14 +105,16 @@ def summarise(store: Store) -> Iterator[str]:
         if waiting is not None:
             yield f"oldest waiting job: {store.clock() - waiting:.0f} s"
         for job in db.execute(select(jobs).where(jobs.c.state == "failed").limit(50)):
-            yield f"to be tried again: job {job.id}, study {job.study_uid}, after {job.tries} tries: {job.reason}"
+            tried = count_noun(job.tries, "try", "tries")
+            yield f"to be tried again: job {job.id}, study {job.study_uid}, after {tried}: {job.reason}"
         for job in db.execute(select(jobs).where(jobs.c.state == "dead").limit(50)):
             yield f"dead job {job.id}, study {job.study_uid}: {job.reason}"
         for study in db.execute(select(studies).where(studies.c.state == "held").limit(50)):
             yield f"held study {study.study_uid}: {study.reason}"
         query = select(outbox, results.c.sop_uid).join(results, outbox.c.result == results.c.id)
         for row in db.execute(query.where(outbox.c.state == "dead").limit(50)):
-            yield f"dead letter {row.sop_uid} to {row.destination} after {row.attempts} attempts: {row.error}"
+            tried = count_noun(row.attempts, "attempt")
+            yield f"dead letter {row.sop_uid} to {row.destination} after {tried}: {row.error}"
 
 
 def tell_way(store: Store, what: str) -> Iterator[str]:
@@ -138,13 +140,14 @@ def tell_way(store: Store, what: str) -> Iterator[str]:
             yield f"study {study}: {one.state}" + (f": {one.reason}" if one.reason else "")
         for job in db.execute(select(jobs).where(jobs.c.study_uid == study).order_by(jobs.c.id)):
             why = f": {job.door}: {job.reason}" if job.door else f": {job.reason}" if job.reason else ""
-            yield f"job {job.id}, rule {job.rule}: {job.state} after {job.tries} tries{why}"
+            yield f"job {job.id}, rule {job.rule}: {job.state} after {count_noun(job.tries, 'try', 'tries')}{why}"
             names = {row.sha256: row.sop_uid for row in db.execute(select(objects).where(objects.c.study_uid == study))}
             for one in json.loads(job.left_out):
                 yield f"  not judged {names.get(one['sha256'], one['sha256'])}: {one['door']}: {one['reason']}"
         query = select(outbox, results.c.kind).join(results, outbox.c.result == results.c.id)
         for row in db.execute(query.where(results.c.study_uid == study).order_by(outbox.c.id)):
-            yield f"{row.kind} to {row.destination}: {row.state} after {row.attempts} attempts {row.error}".rstrip()
+            tried = count_noun(row.attempts, "attempt")
+            yield f"{row.kind} to {row.destination}: {row.state} after {tried} {row.error}".rstrip()
     for row in rows:
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.at))
         yield f"{at} {row.what} {row.subject} {row.detail}"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from sightline.errors import LayoutError, SightlineError
+from sightline.errors import LayoutError, SightlineError, count_noun
 from sightline.structures.case import Case, Cohort
 
 PORT = 8765
@@ -231,7 +231,7 @@ def _run_server(desk: object, start: Start, bound: socket.socket) -> int:
             f"Make one with: sightline readers add {desk.options.keep} NAME --role lead   or start with --alone.",
         )
     address = desk.options.origins[0] + (f"/?token={desk.token}" if desk.alone else "/")
-    counts = f"{len(desk.cohort)} images of {desk.cohort.name}; marks are kept in {desk.options.keep}"
+    counts = f"{count_noun(len(desk.cohort), 'image')} of {desk.cohort.name}; marks are kept in {desk.options.keep}"
     print(address if start.quiet else f"{counts}\nThe workstation: {address}\nCtrl+C ends it.", flush=True)
     if start.open_browser:
         webbrowser.open(address)

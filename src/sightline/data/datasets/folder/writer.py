@@ -28,7 +28,7 @@ from sightline.data.datasets.folder.format import (
     read_head,
     save_gaze,
 )
-from sightline.errors import LayoutError
+from sightline.errors import LayoutError, count_noun
 from sightline.io.files import (
     BEGUN,
     LEFTOVERS,
@@ -128,7 +128,9 @@ def _require_read_back(
                         f"{column} {text!r} would be read back as {row[column]!r} from {table}.", "Name it otherwise."
                     )
         if len(read) != len(rows):
-            raise LayoutError(f"{len(rows)} rows of {table} would be read back as {len(read)}.", "Report this.")
+            raise LayoutError(
+                f"{count_noun(len(rows), 'row')} of {table} would be read back as {len(read)}.", "Report this."
+            )
     for image in images:
         path = find_path_inside(destination, image["path"])
         if path is None or not path.is_file():

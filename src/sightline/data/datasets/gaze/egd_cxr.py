@@ -20,7 +20,7 @@ from sightline.data.datasets.gaze.egd_cxr_tables import (
 from sightline.data.datasets.gaze.fixations import Viewing, build_viewing
 from sightline.data.datasets.gaze.mimic_cxr import find_images
 from sightline.data.split import split_cohort
-from sightline.errors import CohortError, LayoutError, SightlineError
+from sightline.errors import CohortError, LayoutError, SightlineError, count_noun
 from sightline.io.image import read_size
 from sightline.structures.case import Case, Cohort
 from sightline.structures.gaze import Gaze
@@ -82,7 +82,8 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
         absent = sorted(ids - every.keys())
         if absent:
             raise LayoutError(
-                f"{options.id_list} names {len(absent)} ids that the master sheet has not, e.g. {absent[0]}.",
+                f"{options.id_list} names {count_noun(len(absent), 'id')} that the master sheet "
+                f"has not, e.g. {absent[0]}.",
                 "Use the list that belongs to this release.",
             )
         wanted = {i: record for i, record in every.items() if i in ids}

@@ -329,7 +329,8 @@ def _require_whole_end(path: Path, columns: int, separator: str) -> None:
     cells = len(next(csv.reader([last], delimiter=separator), []))
     if cells < columns:
         raise LayoutError(
-            f"{path} breaks off: its last row has {cells} of {columns} cells.", "Download it again (SHA256SUMS.txt)."
+            f"{path} breaks off: its last row has {cells} of {count_noun(columns, 'cell')}.",
+            "Download it again (SHA256SUMS.txt).",
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from sightline.errors import LayoutError
+from sightline.errors import LayoutError, count_noun
 
 SUFFIXES = (".dcm", ".png", ".jpg", ".jpeg")
 
@@ -35,7 +35,7 @@ def find_images(root: Path, wanted: Mapping[str, str]) -> dict[str, Path]:
                 found[dicom_id] = path
     if not found:
         raise LayoutError(
-            f"None of {len(wanted)} images is under {root}.",
+            f"None of {count_noun(len(wanted), 'image')} is under {root}.",
             "Put MIMIC-CXR's files/ there, or name a folder of DICOM, PNG or JPEG files called by dicom id.",
         )
     return {dicom_id: found[dicom_id] for dicom_id in wanted if dicom_id in found}

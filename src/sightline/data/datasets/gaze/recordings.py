@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sightline.errors import LayoutError
+from sightline.errors import LayoutError, count_noun
 from sightline.io.tables import find_text_encoding, require_even_rows
 from sightline.structures.frame import FloatArray
 
@@ -71,7 +71,9 @@ def read_recording(path: Path, columns: TrackerColumns, screen_px: tuple[int, in
         )
     lost = ~(np.isfinite(x) & np.isfinite(y)) | ~_read_valid(path, table, columns)
     if lost.all():
-        raise LayoutError(f"{path}: the eyes were found in none of {len(lost)} rows.", "Check `validity` and `valid`.")
+        raise LayoutError(
+            f"{path}: the eyes were found in none of {count_noun(len(lost), 'row')}.", "Check `validity` and `valid`."
+        )
     _require_clock(path, time_s, columns)
     duration = None if columns.duration is None else _parse_numbers(path, table, columns.duration, columns)
     order = np.argsort(time_s, kind="stable")

@@ -23,7 +23,7 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 from numpy.typing import ArrayLike
 
 from sightline.data.spine.vertebrae import LEVELS, NOT_VERTEBRAE, RANKS, Vertebra
-from sightline.errors import GeometryError, LayoutError
+from sightline.errors import GeometryError, LayoutError, count_noun
 from sightline.io.tables import read_json, refuse_underscores
 from sightline.structures.frame import FloatArray
 
@@ -67,7 +67,10 @@ def read_centroids(path: Path) -> Centroids:
         )
     directions = [entry["direction"] for entry in document if "direction" in entry]
     if len(directions) > 1:
-        raise LayoutError(f"{path}: {len(directions)} directions are stated.", "Keep the one that holds.")
+        raise LayoutError(
+            f"{path}: {count_noun(len(directions), 'direction is', 'directions are')} stated.",
+            "Keep the one that holds.",
+        )
     direction = _parse_direction(directions[0], path) if directions else CHALLENGE_DIRECTION
     points: dict[int, tuple[float, float, float]] = {}
     skipped: list[int] = []
@@ -93,7 +96,8 @@ def read_centroids(path: Path) -> Centroids:
             points[label] = (x, y, z)
     if not points:
         raise LayoutError(
-            f"{path}: no vertebra has a centroid ({len(document)} entries, {len(skipped)} of them without numbers).",
+            f"{path}: no vertebra has a centroid ({count_noun(len(document), 'entry', 'entries')}, "
+            f"{len(skipped)} of them without numbers).",
             "Leave this series out, or annotate its vertebrae.",
         )
     return Centroids(path, direction, not directions, points, tuple(skipped))

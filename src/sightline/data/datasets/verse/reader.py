@@ -17,7 +17,7 @@ import numpy as np
 from sightline.data.datasets.verse.centroids import Centroids, place_vertebrae, read_centroids
 from sightline.data.datasets.verse.gradings import Grading, read_gradings
 from sightline.data.spine.vertebrae import LEVELS, Spine
-from sightline.errors import GeometryError, LayoutError, SightlineError
+from sightline.errors import GeometryError, LayoutError, SightlineError, count_noun
 from sightline.io.nifti import VolumeHeader, read_volume_header
 from sightline.io.picture import Reject
 from sightline.structures.case import SPLITS, Split
@@ -80,7 +80,8 @@ def read(
         spines, idle = _add_all_grades(spines, rows, lost, unplaced, table)
         if idle:
             named = ", ".join(row.place for row in idle[:3])
-            reason = f"{len(idle)} rows grade vertebrae of series left out or without centroid, e.g. {named}."
+            graded = count_noun(len(idle), "row grades", "rows grade")
+            reason = f"{graded} vertebrae of series left out or without centroid, e.g. {named}."
             rejects.append(Reject(table, reason, "Fix those series, or leave it so."))
     return tuple(spines), tuple(rejects)
 

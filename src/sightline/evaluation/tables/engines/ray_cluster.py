@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from sightline.errors import FolderHeld, RunError, SightlineError
+from sightline.errors import FolderHeld, RunError, SightlineError, count_noun
 from sightline.evaluation.tables.engines.row_training import RowTraining
 from sightline.io.files import write_text
 from sightline.io.progress import show_progress
@@ -110,7 +110,8 @@ class RayEngine:
         wall = time.monotonic() - begun
         slots = min(len(trainings), _count_slots(ray, self.cores, gpus))
         self.say(
-            f"Ray: {len(trainings)} trainings on {len(nodes)} nodes, {sum(seconds):.0f} s of work in {wall:.0f} s with "
+            f"Ray: {count_noun(len(trainings), 'training')} on {count_noun(len(nodes), 'node')}, "
+            f"{sum(seconds):.0f} s of work in {wall:.0f} s with "
             f"room for {slots} at a time: {sum(seconds) / (wall * slots):.2f} of ideal."
         )
         return failures

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from sightline.errors import CohortError, RecipeError
+from sightline.errors import CohortError, RecipeError, count_noun
 from sightline.structures.case import Case, Cohort, is_normal
 from sightline.structures.notation import Notation, write_fields
 from sightline.training.engine import Engine
@@ -75,7 +75,8 @@ def show_suggested_marks(
     hidden = training.where(is_hidden)
     if len(hidden) < asking.n:
         raise CohortError(
-            f"{asking.n} pictures are to be marked next, and {len(hidden)} are left that {run.folder.name} was not "
+            f"{count_noun(asking.n, 'picture is', 'pictures are')} to be marked next, and "
+            f"{len(hidden)} are left that {run.folder.name} was not "
             "shown.",
             "Ask for fewer, or begin with a smaller share of the marks.",
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from sightline.errors import CohortError, RecipeError, RunError, SightlineError
+from sightline.errors import CohortError, RecipeError, RunError, SightlineError, count_noun
 from sightline.evaluation.tables.grids.grid import change_recipe
 from sightline.io.files import hold_folder, read_json, read_run_csv, write_text
 from sightline.structures.case import Cohort
@@ -277,7 +277,7 @@ def _write(
     recipe = change_recipe(search.recipe, best.params, catalogue)
     write_text(out / "best" / "recipe.json", format_recipe_json(recipe, catalogue))
     return (
-        f"best of {len(finished)} trials: {_describe_values(best.params)}; "
+        f"best of {count_noun(len(finished), 'trial')}: {_describe_values(best.params)}; "
         f"{search.measure} {best.value:.4f} on validation, "
         f"which chose it: not what to expect on test.\nwritten to {out / 'best' / 'recipe.json'}"
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import func, insert, select, update
 
+from sightline.errors import count_noun
 from sightline.inference.gate.gate_file import Gate
 from sightline.inference.gate.header import HeaderLimits, check_header
 from sightline.web.node.configuration import Configuration, RuleConditions
@@ -119,7 +120,10 @@ class Planner:
             if last is not None and sorted(json.loads(last["inputs"])) == sorted(inputs) and last["state"] != "dropped":
                 continue
             if self._count_jobs_today(change, study_uid, name) >= self.configuration.most_jobs_a_day:
-                state, reason = "held", f"images came late more than {self.configuration.most_jobs_a_day} times a day"
+                state, reason = (
+                    "held",
+                    f"images came late more than {count_noun(self.configuration.most_jobs_a_day, 'time')} a day",
+                )
                 continue
             values = self._build_job_values(change, images, chosen, left_out)
             if not chosen:

@@ -15,7 +15,7 @@ from typing import Any
 import pydicom
 from sqlalchemy import insert, select, update
 
-from sightline.errors import SightlineError
+from sightline.errors import SightlineError, count_noun
 from sightline.web.node.configuration import Configuration, Rule
 from sightline.web.node.database import (
     Change,
@@ -297,7 +297,7 @@ def resume_jobs(store: Store) -> int:
             times = job["interruptions"] + 1
             state = "dead" if times >= MOST_INTERRUPTIONS else "waiting"
             values = {"state": state, "interruptions": times, "tries": max(0, job["tries"] - 1), "due": 0.0}
-            reason = "" if state == "waiting" else f"the node ended {times} times while it was judged"
+            reason = "" if state == "waiting" else f"the node ended {count_noun(times, 'time')} while it was judged"
             change.connection.execute(update(jobs).where(jobs.c.id == job["id"]).values(**values, reason=reason))
             change.note(f"job {state}", job["study_uid"], job=job["id"], interruptions=times)
     return len(found)

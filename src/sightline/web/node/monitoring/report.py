@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 from sqlalchemy import func, select
 
 from sightline import __version__
-from sightline.errors import LayoutError
+from sightline.errors import LayoutError, count_noun
 from sightline.inference.gate.gate_file import Gate, read_weights_digest
 from sightline.io.tables import read_table
 from sightline.plots.html_report import ReportTable, Section, write_report
@@ -84,13 +84,14 @@ def write_period_report(
     write_report(
         path,
         title=f"{configuration.name}, {_format_day(since)} to {_format_day(until)}",
-        summary=f"{count} studies judged, {dead} given up, {waiting} waiting or to be tried again.{silent} "
+        summary=f"{count_noun(count, 'study', 'studies')} judged, {dead} given up, "
+        f"{waiting} waiting or to be tried again.{silent} "
         "Research, not for diagnosis.",
         sections=sections,
         provenance={
             "sightline": __version__,
             **{f"weights of {n}": read_weights_digest(r.run) for n, r in zip(names, configuration.rules, strict=True)},
-            "answers": "none" if answers is None else f"{len(answers_read)} studies",
+            "answers": "none" if answers is None else count_noun(len(answers_read), "study", "studies"),
         },
         how_to_read=READ,
     )
@@ -185,7 +186,7 @@ def _build_drift_section(store: Store, rule: str, gate: Gate) -> Section:
         moved = ", ".join(watched.moved) or "none"
         tables.append(
             ReportTable(
-                f"Newest of {len(watched.windows)} windows against {watched.against}",
+                f"Newest of {count_noun(len(watched.windows), 'window')} against {watched.against}",
                 ("measure", "statistic", "value", "limit", "now"),
                 cells,
                 strong=tuple((i, 4) for i, one in enumerate(newest) if one.beyond),
@@ -246,15 +247,21 @@ def _find_omissions(store: Store, calls: Iterable[_Calls], answers: Mapping[str,
     foreign = [label for study, label in answers.items() if study in judged and label not in classes]
     found = (
         _Omission(
-            len(strange), f"{{}} of {len(answers)} answers are about studies that this node does not know", strange
+            len(strange),
+            f"{{}} of {count_noun(len(answers), 'answer')} are about studies that this node does not know",
+            strange,
         ),
         _Omission(
             len(unjudged),
-            f"{{}} of {len(answers)} answers are about studies without a prediction in this period (refused, waiting, "
-            "or judged before it)",
+            f"{{}} of {count_noun(len(answers), 'answer')} are about studies without a prediction "
+            "in this period (refused, waiting, or judged before it)",
             unjudged,
         ),
-        _Omission(len(unanswered), f"{{}} of {len(judged)} judged studies have no answer", unanswered),
+        _Omission(
+            len(unanswered),
+            f"{{}} of {count_noun(len(judged), 'judged study', 'judged studies')} have no answer",
+            unanswered,
+        ),
         _Omission(
             len(foreign),
             "{} answers of judged studies are no class of any run and count as without each finding",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection
 
-from sightline.errors import RunError
+from sightline.errors import RunError, count_noun
 from sightline.metrics.agreement.masks import dice
 from sightline.metrics.agreement.report import AgreementRow, Reading, build_agreement_table, compute_study_dice
 from sightline.web.workstation.exchange.cohort_export import AGREEMENT_COLUMNS, build_agreement_row
@@ -143,12 +143,15 @@ def _write_html(desk: Workstation, out: Path, tables: Sequence[tuple[str, list[A
             "Between readers the first pass counts; within a reader the first against the second.",
             "Two empty masks agree fully (Dice 1) and are counted apart; one empty mask counts 0.",
         )
-        shown = ReportTable(f"Agreement in the task {name!r}: {count} finished reads", columns, rows, notes=notes)
+        shown = ReportTable(
+            f"Agreement in the task {name!r}: {count_noun(count, 'finished read')}", columns, rows, notes=notes
+        )
         sections.append(Section(name, (), (shown,)))
     finished = sum(count for _, _, count in tables)
     write_report(
         out / "report.html", title=f"Agreement of readers on {desk.cohort.name}",
-        summary=f"{finished} finished reads in {len(tables)} tasks. Each number has its interval over patients.",
+        summary=f"{count_noun(finished, 'finished read')} in {count_noun(len(tables), 'task')}. "
+        "Each number has its interval over patients.",
         sections=sections, how_to_read=HOW_TO_READ,
         provenance={"cohort": f"{desk.cohort.name} {desk.row['cohort_fingerprint']}", "clock": RULE},
     )  # fmt: skip

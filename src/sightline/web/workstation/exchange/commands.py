@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from sightline.errors import count_noun
 from sightline.web.workstation.exchange.agreement_report import write_agreement
 from sightline.web.workstation.exchange.coco import export_coco
 from sightline.web.workstation.exchange.cohort_export import export_folder
@@ -47,17 +48,21 @@ def export_marks(
     with open_desk(keep, cohort, database) as desk:
         if save_as == "coco":
             count, left = export_coco(desk, destination, whose)
-            message = f"{destination}: {count} annotations; {left} lines in left_out.csv"
+            message = f"{destination}: {count_noun(count, 'annotation')}; {count_noun(left, 'line')} in left_out.csv"
             counts = {"annotations": count, "left out": left}
         elif save_as == "dicom":
             count, left = export_dicom(desk, destination, whose)
-            message = f"{destination}: {count} objects (SEG and SR), see objects.csv; {left} lines in left_out.csv"
+            message = (
+                f"{destination}: {count_noun(count, 'object')} (SEG and SR), see objects.csv; "
+                f"{count_noun(left, 'line')} in left_out.csv"
+            )
             counts = {"objects": count, "left out": left}
         else:
             done = export_folder(desk, destination, whose)
             message = (
-                f"{destination}: {done.images} images, {done.marked} of them marked with {done.marks} marks, "
-                f"{done.reads} reads in readings/reads.csv; {len(done.left_out)} left out"
+                f"{destination}: {count_noun(done.images, 'image')}, {done.marked} of them marked "
+                f"with {count_noun(done.marks, 'mark')}, "
+                f"{count_noun(done.reads, 'read')} in readings/reads.csv; {len(done.left_out)} left out"
             )
             counts = {"images": done.images, "marks": done.marks, "left out": len(done.left_out)}
         with desk.database.writing() as connection:
@@ -76,7 +81,7 @@ def import_into(
         place = keep / "rejects.csv"
         write_rejected(place, rejects)
     more = f"; {len(rejects)} could not be used, see {place}" if rejects else ""
-    return f"{count} marks came in as finished reads of {reader}{more}", 0 if count else 1
+    return f"{count_noun(count, 'mark')} came in as finished reads of {reader}{more}", 0 if count else 1
 
 
 def agree(keep: Path, cohort: Path | None, database: str | None, out: Path, *, names: bool) -> str:
@@ -84,4 +89,4 @@ def agree(keep: Path, cohort: Path | None, database: str | None, out: Path, *, n
     with open_desk(keep, cohort, database) as desk:
         count = write_agreement(desk, out, names=names)
     why = "" if count else "; no study was read by two readers of one task, nor twice by one"
-    return f"{out}: {count} numbers in agreement.csv, and report.html{why}"
+    return f"{out}: {count_noun(count, 'number')} in agreement.csv, and report.html{why}"

@@ -153,7 +153,7 @@ def read_stored_study(
         )
     notes = []
     if len(whole) < len(answered):
-        notes.append(f"{len(answered) - len(whole)} of {len(answered)} studies are left out: not every reader has read "
+        notes.append(f"{len(answered) - len(whole)} of {len(answered)} studies left out: not every reader has read "
                      "them in every condition.")  # fmt: skip
     truth = {case: label == wanted for case, label in truths.items() if case in whole}
     return ReaderStudy.from_calls([row for row in rows if row[1] in whole], truth), tuple(notes)

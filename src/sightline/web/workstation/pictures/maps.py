@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import select
 
-from sightline.errors import SightlineError
+from sightline.errors import SightlineError, count_noun
 from sightline.structures.identifiers import separate_names
 from sightline.web.workstation.store.audit import format_now
 from sightline.web.workstation.store.database import Database, read_all_rows
@@ -135,7 +135,9 @@ class MapQueue:
                 run.message = f"{words['message']} {words['remedy']}"
             elif words["kind"] == "left out":
                 left_out += 1
-                run.message = f"{left_out} images were left out: {words['message'].split(': ')[-1]}"
+                run.message = (
+                    f"{count_noun(left_out, 'image was', 'images were')} left out: {words['message'].split(': ')[-1]}"
+                )
             else:
                 self._store(run, weights, words)
                 run.done += 1
