@@ -79,7 +79,7 @@ def welch_from_summary(
     # equal results give a spread of some rounding error, which is no spread
     negligible = 1e-12 * max(abs(mean_a), abs(mean_b), 1e-300)
     if min(n_a, n_b) < 2:
-        why = f"no p: {min(n_a, n_b)} seed gives no estimate of the spread over seeds"
+        why = f"no p: {min(n_a, n_b)} seed says nothing about the spread over seeds"
     elif max(std_a, std_b) <= negligible:
         why = "no p: no result varies over seeds"
     if why:
