@@ -137,7 +137,7 @@ def test_chance_of_one_finding_has_a_closed_form():
     truth = np.array([[40.0, 50, 50, 60]])
     found = expect_chance_score(np.array([0.0, 0, 10, 10]), truth, (100, 100))
     assert found.centre_inside == pytest.approx(100 / 90**2, rel=1e-9)
-    assert found.iobb == found.covered == pytest.approx(100 * 100 / 90**2 / 100, rel=1e-9)
+    assert [found.iobb, found.covered] == pytest.approx([100 * 100 / 90**2 / 100] * 2, rel=1e-9)
     # IoU > 0.25 asks for an overlap of more than 40 of 100: area of (10 - |y|)(10 - |x|) > 40
     expected = 4 * (10 * 6 - 40 * math.log(10 / 4)) / 90**2
     assert found.above[1] == pytest.approx(expected, rel=1e-4)

@@ -79,7 +79,7 @@ def test_bad_cases_are_refused_by_name():
         case(1, [[200, 5, 210, 9]])
     with pytest.raises(GeometryError, match="found boxes of case 'i1'"):
         case(1, found=[[0, 0, math.nan, 1]])
-    with pytest.raises(RunError, match="'i1' has 1 found boxes and scores"):
+    with pytest.raises(RunError, match="'i1' has 1 found box and scores"):
         case(1, found=[[0, 0, 1, 1]], scores=[math.nan])
     with pytest.raises(RunError, match="'i1'"):
         case(1, found=[[0, 0, 1, 1]], scores=[1, 2])

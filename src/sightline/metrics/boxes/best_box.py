@@ -15,9 +15,7 @@ import numpy as np
 from sightline.metrics.boxes.geometry import (
     FloatArray,
     compute_centre_distance,
-    compute_truth_coverage,
-    iobb,
-    iou,
+    compute_shares,
     is_centre_inside,
 )
 
@@ -99,10 +97,11 @@ def expect_chance_score(
 
 def _score_best(boxes: FloatArray, truth: FloatArray, spacing_mm: tuple[float, float] | None) -> dict[str, FloatArray]:
     """Every score of boxes [n, 4], each [n] at the finding that suits it best."""
+    shares = compute_shares(boxes, truth)
     found = {
-        "iou": iou(boxes, truth).max(axis=1),
-        "iobb": iobb(boxes, truth).max(axis=1),
-        "covered": compute_truth_coverage(boxes, truth).max(axis=1),
+        "iou": shares.iou.max(axis=1),
+        "iobb": shares.iobb.max(axis=1),
+        "covered": shares.covered.max(axis=1),
         "centre_inside": is_centre_inside(boxes, truth).any(axis=1).astype(np.float64),
         "distance_px": compute_centre_distance(boxes, truth).min(axis=1),
     }

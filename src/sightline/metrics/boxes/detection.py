@@ -16,12 +16,9 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from sightline.metrics.boxes.geometry import FloatArray, is_centre_inside
-from sightline.metrics.boxes.table import BoxCase
+from sightline.metrics.boxes.table import BoxCase, Hit
 from sightline.metrics.estimate import IntArray
 from sightline.metrics.statistics.bootstrap import Resample
-
-Hit = float | Literal["centre"]
-"""When a box fits a finding: an IoU of at least this, or `centre`: its centre lies in the finding."""
 
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """False positives an image of the FROC score (Setio 2017, LUNA16)."""
@@ -31,7 +28,13 @@ _RECALLS = np.linspace(0.0, 1.0, 101)
 
 
 def match_boxes(case: BoxCase, hit: Hit) -> IntArray:
-    """The finding [f] that each found box gets, -1 for none."""
+    """The finding [f] that each found box gets, -1 for none; computed once for a case and a hit."""
+    if hit not in case.matches:
+        case.matches[hit] = _match_boxes(case, hit)
+    return case.matches[hit]
+
+
+def _match_boxes(case: BoxCase, hit: Hit) -> IntArray:
     taken = np.full(len(case.found), -1, dtype=np.int64)
     if not len(case.truth) or not len(case.found):
         return taken
@@ -43,6 +46,7 @@ def match_boxes(case: BoxCase, hit: Hit) -> IntArray:
             # the last of equal ones, as COCO
             last = int(len(free) - 1 - np.where(open_to, case.overlap[i], -1.0)[::-1].argmax())
             taken[i], free[last] = last, False
+    taken.setflags(write=False)
     return taken
 
 

@@ -6,6 +6,8 @@ share of it is 0. Boxes that are not finite or end before they start are refused
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -57,10 +59,35 @@ def compute_intersection(a: ArrayLike, b: ArrayLike) -> FloatArray:
     return np.asarray(height.clip(min=0.0) * width.clip(min=0.0))
 
 
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """What found boxes [f, 4] and true boxes [t, 4] share, each [f, t].
+
+    Attributes:
+        iou: intersection over union.
+        iobb: intersection over the area of the found box.
+        covered: intersection over the area of the true box.
+    """
+
+    iou: FloatArray
+    iobb: FloatArray
+    covered: FloatArray
+
+
+def compute_shares(found: ArrayLike, truth: ArrayLike) -> Shares:
+    """Every share of found and true boxes, from one intersection; 0 where there is nothing to divide by."""
+    common = compute_intersection(found, truth)
+    of_found, of_truth = compute_area(found)[:, None], compute_area(truth)[None]
+    return Shares(
+        _divide_shares(common, of_found + of_truth - common),
+        _divide_shares(common, of_found),
+        _divide_shares(common, of_truth),
+    )
+
+
 def iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
     """Intersection over union [n, m]; 0 where neither box has an area."""
-    common = compute_intersection(a, b)
-    return _divide_shares(common, compute_area(a)[:, None] + compute_area(b)[None] - common)
+    return compute_shares(a, b).iou
 
 
 def iobb(found: ArrayLike, truth: ArrayLike) -> FloatArray:
@@ -68,12 +95,12 @@ def iobb(found: ArrayLike, truth: ArrayLike) -> FloatArray:
 
     A small box inside a large finding has 1: it is not punished for its scale.
     """
-    return _divide_shares(compute_intersection(found, truth), compute_area(found)[:, None])
+    return compute_shares(found, truth).iobb
 
 
 def compute_truth_coverage(found: ArrayLike, truth: ArrayLike) -> FloatArray:
     """Intersection over the area of the truth [f, t]: how much of a finding a box holds; the whole image has 1."""
-    return _divide_shares(compute_intersection(found, truth), compute_area(truth)[None])
+    return compute_shares(found, truth).covered
 
 
 def compute_centres(boxes: ArrayLike) -> FloatArray:

@@ -11,9 +11,9 @@ import numpy as np
 
 from sightline.errors import RunError
 from sightline.metrics.boxes.best_box import IOU_THRESHOLDS, BoxScore
-from sightline.metrics.boxes.detection import FROC, RATES, BoxPrecision, Hit
+from sightline.metrics.boxes.detection import FROC, RATES, BoxPrecision
 from sightline.metrics.boxes.geometry import FloatArray
-from sightline.metrics.boxes.table import BoxCase, BoxScores, align_boxes
+from sightline.metrics.boxes.table import BoxCase, BoxScores, Hit, align_boxes
 from sightline.metrics.estimate import Comparison, Estimate
 from sightline.metrics.statistics.bootstrap import Resample
 from sightline.metrics.statistics.comparison import (
@@ -185,7 +185,13 @@ def _list_counts(scores: BoxScores) -> dict[str, int]:
 
 
 def _select_counted_in_all(measure: BoxMeasure, runs: Sequence[BoxScores]) -> list[BoxScores] | None:
-    keep = [all(measure.is_counted(run.cases[i]) for run in runs) for i in range(len(runs[0]))]
+    if isinstance(measure, BoxPrecision | FROC):
+        # what ranks all boxes is about every image
+        keep = [True] * len(runs[0])
+    else:
+        keep = [all(map(measure.is_counted, cases)) for cases in zip(*(run.cases for run in runs), strict=True)]
+    if all(keep):
+        return list(runs)
     if not any(keep):
         return None
     return [

@@ -9,13 +9,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from sightline.errors import CohortError, GeometryError, LayoutError, RunError, count_noun
 from sightline.metrics.boxes.best_box import BoxScore, expect_chance_score, score_box
 from sightline.metrics.boxes.geometry import FloatArray, check_boxes, clip_boxes, compute_area, iou
+from sightline.metrics.estimate import IntArray
 from sightline.metrics.predictions import read_saved_table, write_rows
+
+Hit = float | Literal["centre"]
+"""When a box fits a finding: an IoU of at least this, or `centre`: its centre lies in the finding."""
 
 _IMAGE = ("case_id", "study_id", "patient_id", "label", "rows", "columns", "row_spacing_mm", "column_spacing_mm")
 _BOX = ("kind", "score", "row_start", "column_start", "row_stop", "column_stop")
@@ -95,6 +100,11 @@ class BoxCase:
     def best(self) -> FloatArray | None:
         """The box [4] of the highest score, of equal ones the first; None where no box was found."""
         return self.found[int(self.scores.argmax())] if len(self.found) else None
+
+    @cached_property
+    def matches(self) -> dict[Hit, IntArray]:
+        """Kept by `detection.match_boxes`: every number of a table asks for the same."""
+        return {}
 
     @cached_property
     def overlap(self) -> FloatArray:
@@ -206,6 +216,9 @@ def align_boxes(runs: Sequence[BoxScores]) -> list[BoxScores]:
         raise RunError("There are no boxes to compare; expected at least one run.")
     first, aligned = runs[0], []
     for run in runs:
+        if run is first:
+            aligned.append(run)
+            continue
         rows = {case.case_id: case for case in run.cases}
         different = sorted(set(rows) ^ {case.case_id for case in first.cases})
         if different:

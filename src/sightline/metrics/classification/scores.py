@@ -288,6 +288,9 @@ def _group_ties(scores: FloatArray, positive: BoolArray, weights: FloatArray) ->
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])
     ordered, side = weights[:, order], positive[order]
+    if starts.size == scores.size:
+        # no two are equal: every group is a case
+        return np.asarray(ordered * side), np.asarray(ordered * ~side)
     return np.add.reduceat(ordered * side, starts, axis=1), np.add.reduceat(ordered * ~side, starts, axis=1)
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -55,8 +57,9 @@ def run_swap_test(
     how = draws or Draws()
     a, b = spreads
     n = {**counts, "seeds_a": a.trainings, "seeds_b": b.trainings}
+    flips, state = _draw_flips(how.seed, how.swaps, patients)
     random = np.random.default_rng(how.seed)
-    flips = random.integers(0, 2, (how.swaps, patients)).astype(bool)
+    random.bit_generator.state = state
     swapped = swap(flips)
     error, freedom = estimate_training_error(a, b)
     if freedom and error > 0:
@@ -84,6 +87,18 @@ def run_swap_test(
         why = "no test: more than one mixture in twenty has no score"
         return Comparison(name, a.value, b.value, difference, n=n, method="no test", why=why)
     return Comparison(name, a.value, b.value, difference, difference - reach, difference + reach, p_value, n, method)
+
+
+@lru_cache(maxsize=2)
+def _draw_flips(seed: int, swaps: int, patients: int) -> tuple[BoolArray, Any]:
+    """Whether each patient changes sides in each swap, bool [r, p], and the generator's state after it.
+
+    Every number of a table asks for the same.
+    """
+    random = np.random.default_rng(seed)
+    flips = random.integers(0, 2, (swaps, patients)).astype(bool)
+    flips.setflags(write=False)
+    return flips, random.bit_generator.state
 
 
 def estimate_training_error(a: Spread, b: Spread) -> tuple[float, int]:

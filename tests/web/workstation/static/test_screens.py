@@ -214,6 +214,25 @@ def test_two_hundred_percent_loses_no_control(enter):
     assert box["y"] + box["height"] <= 384 + 1 and box["width"] > 100
 
 
+HEAD_WORDS = ".head :is(.brand, .menu a, .study-title, .count, .caution, .saving, .who summary)"
+# pairs of elements whose boxes share more than a rounded pixel
+CROSSING = """(places) => {
+  const found = [...document.querySelectorAll(places)].map((one) => [one.textContent, one.getBoundingClientRect()]);
+  return found.flatMap(([name, a], i) => found.slice(i + 1).filter(([, b]) =>
+    Math.min(a.right, b.right) - Math.max(a.left, b.left) > 0.5
+    && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 0.5
+  ).map(([other]) => `${name} | ${other}`));
+}"""
+
+
+@pytest.mark.parametrize("width", [400, 500, 1366])
+def test_the_heads_words_do_not_run_into_each_other(enter, width):
+    ada = enter("ada", locale="de-DE", viewport={"width": width, "height": 800})
+    ada.open_read(2)
+    assert ada.page.locator(HEAD_WORDS).count() >= 7
+    assert ada.page.evaluate(CROSSING, HEAD_WORDS) == []
+
+
 def test_keys_can_be_bound_anew_and_conflicts_are_shown(enter):
     cyd = enter("cyd")
     cyd.show("help")
