@@ -274,7 +274,7 @@ def test_from_the_command_line(tmp_path, capsys):
     line = ["cohort", "phantom", "chest", str(tmp_path / "egd"), "--images", "4", "--seed", "2", "--size", "120", "100"]
     with pytest.raises(SystemExit) as ended:
         cli.main([*line, "--contrast", "0.5", "0.9", "--pads", "image_left"])
-    assert ended.value.code == 0 and "4 chests in 1 sessions" in capsys.readouterr().out
+    assert ended.value.code == 0 and "4 chests in 1 session;" in capsys.readouterr().out
     truth = json.loads((tmp_path / "egd" / "truth.json").read_text(encoding="utf-8"))
     assert all(0.5 <= image["contrast"] <= 0.9 for image in truth["images"].values())
     cohort = egd_cxr.read(tmp_path / "egd", egd_cxr.Options(fractions=(1.0, 0.0, 0.0)))
