@@ -45,7 +45,7 @@ def test_a_picture_of_two_femurs_becomes_two_of_one(tmp_path):
     whole = pelvis(tmp_path / "in", box(10, "A1"), box(50, "normal"), dtype=np.uint16, spacing_mm=(0.2, 0.3))
     made = halve(cohort_of(whole), tmp_path / "out")
     right, left = made
-    assert (made.name, made.classes) == ("hips-halves", CLASSES) and "1 pictures" in made.about["halved"]
+    assert (made.name, made.classes) == ("hips-halves", CLASSES) and "1 picture of" in made.about["halved"]
     # midway between columns 22 and 50
     assert (right.case_id, right.label, right.shape) == ("P1-R", "A1", (30, 36))
     assert (left.case_id, left.label, left.shape) == ("P1-L", "normal", (30, 44))

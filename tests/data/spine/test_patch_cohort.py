@@ -152,7 +152,7 @@ def test_a_centre_in_the_wrong_vertebra_is_said(tmp_path):
     spine = a_spine(tmp_path / "in")
     moved = tuple(replace(v, label=LABELS["T11"]) if v.level == "T12" else v for v in spine.vertebrae)
     cohort, _ = write_patch_cohort([replace(spine, vertebrae=moved)], tmp_path / "out", cutting=PATCH)
-    assert cohort.about["warning centres"].startswith("1 centres lie in another vertebra's mask, e.g. s1 T11")
+    assert cohort.about["warning centres"].startswith("1 centre lies in another vertebra's mask, e.g. s1 T11")
 
 
 def test_our_layout_gives_the_cohort_back(tmp_path):

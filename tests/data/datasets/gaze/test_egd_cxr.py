@@ -234,7 +234,7 @@ def test_id_list_with_byte_order_mark(tree, tmp_path):
     # an image off the list does not turn its gaze into a calibration picture
     assert "unknown id 0" in kept.about["samples"]
     listed.write_text("filename\nnobody\n", encoding="utf-8")
-    with pytest.raises(LayoutError, match="1 ids that the master sheet has not"):
+    with pytest.raises(LayoutError, match="1 id that the master sheet has not"):
         egd_cxr.read(tree, egd_cxr.Options(id_list=listed))
 
 
