@@ -133,7 +133,7 @@ def build_from_plain(data: Any, catalogue: Catalogue, where: str = "recipe") -> 
         if not isinstance(kind, str) or kind not in catalogue:
             raise RecipeError(f"{where}: kind {kind!r} is unknown.", f"Known kinds: {', '.join(sorted(catalogue))}.")
         cls = catalogue[kind]
-        hints = typing.get_type_hints(cls)
+        hints = _read_hints(cls)
         known = {f.name: f for f in dataclasses.fields(cls) if f.init}
         data = {find_current_field(kind, str(name)): value for name, value in data.items()}
         if kind == "recipe":
@@ -155,6 +155,12 @@ def build_from_plain(data: Any, catalogue: Catalogue, where: str = "recipe") -> 
     if isinstance(data, list):
         return tuple(build_from_plain(v, catalogue, f"{where}[{i}]") for i, v in enumerate(data))
     return data
+
+
+@functools.cache
+def _read_hints(cls: type) -> dict[str, Any]:
+    """The declared types of a class; they are text until they are evaluated, which takes longer than the rest."""
+    return typing.get_type_hints(cls)
 
 
 def _fit(value: Any, hint: Any, where: str) -> Any:
