@@ -72,19 +72,20 @@ def _draw_group_order(training: Cohort, seed: int) -> list[str]:
     for case in training:
         counts[case.patient_id][training.class_index(case.label)] += 1.0
     names = sorted(counts)
-    waiting = [names[i] for i in np.random.default_rng([seed, len(names), 75]).permutation(len(names))]
+    names = [names[i] for i in np.random.default_rng([seed, len(names), 75]).permutation(len(names))]
     shares = np.sum(list(counts.values()), axis=0) / len(training)
-    least = float(np.median([c.sum() for c in counts.values()]))
+    sizes = np.array([counts[name].sum() for name in names])
+    least, waiting = float(np.median(sizes)), np.ones(len(names), dtype=bool)
     so_far = np.zeros(len(training.classes))
     order = []
-    while waiting:
+    for _ in names:
         # no single group may be most of a small subset
-        allowed = max(least, so_far.sum() / 4.0, min(counts[g].sum() for g in waiting))
-        near = [g for g in waiting if counts[g].sum() <= allowed][:LOOKED_AT]
+        allowed = max(least, so_far.sum() / 4.0, sizes[waiting].min())
+        near = [names[i] for i in np.flatnonzero(waiting & (sizes <= allowed))[:LOOKED_AT]]
         best = min(near, key=lambda g: _compute_distance(so_far + counts[g], shares))
         order.append(best)
         so_far = so_far + counts[best]
-        waiting.remove(best)
+        waiting[names.index(best)] = False
     return order
 
 
