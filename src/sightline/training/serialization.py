@@ -158,7 +158,7 @@ def build_from_plain(data: Any, catalogue: Catalogue, where: str = "recipe") -> 
 
 
 @functools.cache
-def _read_hints(cls: type) -> dict[str, Any]:
+def _read_hints(cls: Any) -> dict[str, Any]:
     """The declared types of a class; they are text until they are evaluated, which takes longer than the rest."""
     return typing.get_type_hints(cls)
 
