@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from sightline.cli.options import DeviceOptions, hold_empty_folder, hold_folder, make_engine
-from sightline.errors import count_noun
+from sightline.errors import count_noun, count_words
 
 
 @dataclass(frozen=True)
@@ -214,9 +214,8 @@ class Power:
 
         for one in tried:
             size = f"{count_noun(one.patients, 'patient')}, {count_noun(one.trainings, 'training')}"
-            studies = count_noun(one.studies, "study", "studies")
             print(f"{size}: power {one.power:.2f} "
-                  f"({one.low:.2f}-{one.high:.2f}), {studies}, {one.test}")  # fmt: skip
+                  f"({one.low:.2f}-{one.high:.2f}), {one.studies} studies, {one.test}")  # fmt: skip
         if not self.patients:
             enough = next((one for one in tried if one.power >= self.power), None)
             print(
@@ -288,16 +287,13 @@ class Readers:
                 )
             study = study.apply_threshold(self.threshold)
         found = analyse_readers(study, figure=self.figure, inference=self.inference, method=self.covariance)
-        print(
-            f"{count_noun(len(study.readers), 'reader')}, {count_noun(len(study.cases), 'case')}, "
-            f"{int(study.positive.sum())} positive"
-        )
+        print(count_words({"readers": len(study.readers), "cases": len(study.cases), "positive": study.positive.sum()}))
         for note in notes:
             print(note)
         for mean in found.means():
             print(f"{mean}{f' ({mean.why})' if mean.why else ''}")
         pairs = found.differences()
-        over = f"after Holm's correction over {count_noun(len(pairs), 'pair')}"
+        over = f"after Holm's correction over {len(pairs)} pairs"
         for pair, corrected in zip(pairs, holm([pair.p_value for pair in pairs]), strict=True):
             print(f"{pair}; {format_p_text(corrected)} {over}" if len(pairs) > 1 else pair)
         print(f"Obuchowski-Rockette: {found.text()}")

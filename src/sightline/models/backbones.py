@@ -18,7 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.models import alexnet
 
-from sightline.errors import GeometryError, RecipeError, UnreadableFile, count_noun
+from sightline.errors import GeometryError, RecipeError, UnreadableFile
 from sightline.models.frozen_stages import FrozenStages, freeze_stages
 from sightline.models.pretrained_weights import Facts, download, find_weight_facts, read_weights, read_weights_tag
 from sightline.structures.evidence import has_bfloat16
@@ -159,10 +159,7 @@ class Backbone:
             return tuple(values)
         if len(values) == 1 or own is None:
             return (sum(values) / len(values),) * self.channels
-        raise RecipeError(
-            f"{what} has {count_noun(len(values), 'value')} for {count_noun(self.channels, 'channel')}.",
-            "Give one per channel.",
-        )
+        raise RecipeError(f"{what} has {len(values)} values for {self.channels} channels.", "Give one per channel.")
 
 
 class Trunk(nn.Module):

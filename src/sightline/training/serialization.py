@@ -157,10 +157,15 @@ def build_from_plain(data: Any, catalogue: Catalogue, where: str = "recipe") -> 
     return data
 
 
-@functools.cache
-def _read_hints(cls: Any) -> dict[str, Any]:
-    """The declared types of a class; they are text until they are evaluated, which takes longer than the rest."""
-    return typing.get_type_hints(cls)
+# declared types are text until they are evaluated, which takes longer than all the rest
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def _read_hints(cls: type) -> dict[str, Any]:
+    """The declared types of a class, by field."""
+    if cls not in _HINTS:
+        _HINTS[cls] = typing.get_type_hints(cls)
+    return _HINTS[cls]
 
 
 def _fit(value: Any, hint: Any, where: str) -> Any:

@@ -12,12 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from sightline.metrics.boxes.geometry import (
-    FloatArray,
-    compute_centre_distance,
-    compute_shares,
-    is_centre_inside,
-)
+from sightline.metrics.boxes.geometry import FloatArray, compute_shares
 
 IOU_THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """The thresholds of Jimenez-Sanchez 2018, section III."""
@@ -102,11 +97,12 @@ def _score_best(boxes: FloatArray, truth: FloatArray, spacing_mm: tuple[float, f
         "iou": shares.iou.max(axis=1),
         "iobb": shares.iobb.max(axis=1),
         "covered": shares.covered.max(axis=1),
-        "centre_inside": is_centre_inside(boxes, truth).any(axis=1).astype(np.float64),
-        "distance_px": compute_centre_distance(boxes, truth).min(axis=1),
+        "centre_inside": shares.centre_inside.any(axis=1).astype(np.float64),
+        "distance_px": np.hypot(shares.step[..., 0], shares.step[..., 1]).min(axis=1),
     }
     if spacing_mm is not None:
-        found["distance_mm"] = compute_centre_distance(boxes, truth, spacing_mm).min(axis=1)
+        step = shares.step * np.asarray(spacing_mm)
+        found["distance_mm"] = np.hypot(step[..., 0], step[..., 1]).min(axis=1)
     return found
 
 

@@ -45,18 +45,12 @@ def check_boxes(boxes: ArrayLike, what: str = "boxes") -> FloatArray:
 
 def compute_area(boxes: ArrayLike) -> FloatArray:
     """Areas [n] in square pixels."""
-    sides = _compute_sides(check_boxes(boxes))
-    return np.asarray(sides[:, 0] * sides[:, 1])
+    return _measure_areas(check_boxes(boxes))
 
 
 def compute_intersection(a: ArrayLike, b: ArrayLike) -> FloatArray:
     """Common area [n, m] of boxes a [n, 4] and b [m, 4]."""
-    first, second = check_boxes(a)[:, None], check_boxes(b)[None]
-    height, width = (
-        (np.minimum(first[..., axis + 2], second[..., axis + 2]) - np.maximum(first[..., axis], second[..., axis]))
-        for axis in range(2)
-    )
-    return np.asarray(height.clip(min=0.0) * width.clip(min=0.0))
+    return _intersect(check_boxes(a), check_boxes(b))
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,21 +61,29 @@ class Shares:
         iou: intersection over union.
         iobb: intersection over the area of the found box.
         covered: intersection over the area of the true box.
+        centre_inside: whether the centre of the found box lies in the true one; a box holds its start, not its stop.
+        step: from the true box's centre to the found one's, (row, column) in pixels [f, t, 2].
     """
 
     iou: FloatArray
     iobb: FloatArray
     covered: FloatArray
+    centre_inside: BoolArray
+    step: FloatArray
 
 
 def compute_shares(found: ArrayLike, truth: ArrayLike) -> Shares:
-    """Every share of found and true boxes, from one intersection; 0 where there is nothing to divide by."""
-    common = compute_intersection(found, truth)
-    of_found, of_truth = compute_area(found)[:, None], compute_area(truth)[None]
+    """Every share of found and true boxes, each box checked once; 0 where there is nothing to divide by."""
+    first, second = check_boxes(found), check_boxes(truth)
+    common = _intersect(first, second)
+    of_found, of_truth = _measure_areas(first)[:, None], _measure_areas(second)[None]
+    centres = _find_centres(first)
     return Shares(
         _divide_shares(common, of_found + of_truth - common),
         _divide_shares(common, of_found),
         _divide_shares(common, of_truth),
+        _hold(second, centres),
+        centres[:, None] - _find_centres(second)[None],
     )
 
 
@@ -105,8 +107,7 @@ def compute_truth_coverage(found: ArrayLike, truth: ArrayLike) -> FloatArray:
 
 def compute_centres(boxes: ArrayLike) -> FloatArray:
     """Centres [n, 2], row and column."""
-    corners = check_boxes(boxes)
-    return np.asarray((corners[:, :2] + corners[:, 2:]) / 2)
+    return _find_centres(check_boxes(boxes))
 
 
 def compute_centre_distance(a: ArrayLike, b: ArrayLike, spacing_mm: tuple[float, float] | None = None) -> FloatArray:
@@ -119,10 +120,7 @@ def compute_centre_distance(a: ArrayLike, b: ArrayLike, spacing_mm: tuple[float,
 
 def is_centre_inside(found: ArrayLike, truth: ArrayLike) -> BoolArray:
     """Whether the centre of a found box lies in a true one, bool [f, t]; a box holds its start and not its stop."""
-    point, box = compute_centres(found)[:, None], check_boxes(truth)[None]
-    row, column = point[..., 0], point[..., 1]
-    in_rows = (row >= box[..., 0]) & (row < box[..., 2])
-    return np.asarray(in_rows & (column >= box[..., 1]) & (column < box[..., 3]))
+    return _hold(check_boxes(truth), compute_centres(found))
 
 
 def clip_boxes(boxes: ArrayLike, image_shape: tuple[int, int]) -> FloatArray:
@@ -141,8 +139,30 @@ def convert_fractions(boxes: ArrayLike, image_shape: tuple[int, int]) -> FloatAr
     return np.asarray(check_boxes(boxes) * np.asarray([*image_shape, *image_shape], dtype=np.float64))
 
 
-def _compute_sides(corners: FloatArray) -> FloatArray:
-    return np.asarray(corners[:, 2:] - corners[:, :2])
+def _measure_areas(corners: FloatArray) -> FloatArray:
+    sides = corners[:, 2:] - corners[:, :2]
+    return np.asarray(sides[:, 0] * sides[:, 1])
+
+
+def _find_centres(corners: FloatArray) -> FloatArray:
+    return np.asarray((corners[:, :2] + corners[:, 2:]) / 2)
+
+
+def _intersect(a: FloatArray, b: FloatArray) -> FloatArray:
+    first, second = a[:, None], b[None]
+    height, width = (
+        (np.minimum(first[..., axis + 2], second[..., axis + 2]) - np.maximum(first[..., axis], second[..., axis]))
+        for axis in range(2)
+    )
+    return np.asarray(height.clip(min=0.0) * width.clip(min=0.0))
+
+
+def _hold(boxes: FloatArray, points: FloatArray) -> BoolArray:
+    """Whether points [f, 2] lie in boxes [t, 4]: [f, t]."""
+    point, box = points[:, None], boxes[None]
+    row, column = point[..., 0], point[..., 1]
+    in_rows = (row >= box[..., 0]) & (row < box[..., 2])
+    return np.asarray(in_rows & (column >= box[..., 1]) & (column < box[..., 3]))
 
 
 def _divide_shares(part: FloatArray, whole: FloatArray) -> FloatArray:

@@ -272,7 +272,10 @@ class BestBox:
 
     def is_counted(self, case: BoxCase) -> bool:
         """Images with findings; a distance needs a box too, and one in mm the spacing."""
-        return case.score is not None and self._get_score(case.score) is not None
+        if not self.column.startswith("distance"):
+            return len(case.truth) > 0
+        placed = len(case.truth) > 0 and len(case.found) > 0
+        return placed and (self.column != "distance_mm" or case.spacing_mm is not None)
 
     def values(self, cases: Sequence[BoxCase], resample: Resample) -> FloatArray:
         """The mean of every replicate [r]."""
