@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sightline.errors import UnreadableFile
+from sightline.errors import SightlineError, UnreadableFile, count_noun
 from sightline.structures.frame import Frame
 from sightline.structures.raster import require_sane_size as require_sane_size
 
@@ -60,6 +61,24 @@ def write_rejects(path: Path, rejects: Iterable[Reject]) -> None:
         table = csv.writer(stream)
         table.writerow(["file", "reason", "remedy"])
         table.writerows([str(reject.file), reject.reason, reject.remedy] for reject in rejects)
+
+
+def join_reasons(rejects: Sequence[Reject], most: int = 20) -> str:
+    """Why files were left out, one after the other."""
+    more = f" And {len(rejects) - most} more." if len(rejects) > most else ""
+    return "".join(f" ({n}) {reject.reason}" for n, reject in enumerate(rejects[:most], start=1)) + more
+
+
+@contextmanager
+def mention_rejects(rejects: Sequence[Reject]) -> Iterator[None]:
+    """An error within the block says what was left out before it, too: that may be why."""
+    try:
+        yield
+    except SightlineError as error:
+        if rejects:
+            error.message += f" {count_noun(len(rejects), 'file or row', 'files or rows')} left out:"
+            error.message += join_reasons(rejects, 5)
+        raise
 
 
 def require_content(picture: Picture, file: Path) -> None:

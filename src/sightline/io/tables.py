@@ -80,6 +80,17 @@ def refuse_underscores(text: str) -> str:
     return text
 
 
+def parse_number(value: Any) -> float:
+    """A number of a document that people edit; Python would take true for 1.
+
+    Raises:
+        ValueError, TypeError, OverflowError: it is none.
+    """
+    if isinstance(value, bool):
+        raise ValueError(f"{value} is no number")
+    return float(refuse_underscores(value) if isinstance(value, str) else value)
+
+
 def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -> list[CsvRow]:
     """Read a CSV table with a header (UTF-8, or UTF-16 with its mark, as Excel's "Unicode text"; quoted fields may hold
     newlines; a first line `sep=;` names the separator).

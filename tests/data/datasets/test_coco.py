@@ -132,6 +132,9 @@ def test_images_of_several_categories_need_a_priority(tmp_path):
         (lambda d: d["annotations"][0].update(image_id=99), "annotation 0 .* image 99"),
         (lambda d: d["annotations"][0].update(category_id=99), "annotation 1 of image .*category_id 99.*known: "),
         (lambda d: d["annotations"][0].update(bbox=[1, 2, 0, 4]), "annotation 1 is no region: A box needs"),
+        (lambda d: d["annotations"][0].update(bbox=[True, 2, 3, 4]), "annotation 1 is no region: True is no number"),
+        (lambda d: d["annotations"][0].update(bbox=["1_0", 2, 3, 4]), "annotation 1 is no region: '1_0' is no number"),
+        (lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3, False, 5, 6]]), "annotation 1 .*False is no"),
         (lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3, 4]]), "annotation 1 is no region: A polygon"),
         (lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3]]), "annotation 1 .*pairs"),
         (lambda d: d["annotations"][1]["segmentation"].update(counts=[1]), "annotation 2 .*run lengths"),
@@ -160,6 +163,8 @@ def test_the_document_must_be_clear(tmp_path):
     (tmp_path / "more.json").write_text("{}")
     with pytest.raises(LayoutError, match="2 JSON documents"):
         coco.read(tmp_path)
+    with pytest.raises(LayoutError, match=r"labels\.json is a file.*Give the folder, and the file by --annotations"):
+        coco.read(tmp_path / "labels.json")
     assert len(coco.read(tmp_path, coco.Options(annotations=tmp_path / "labels.json"))) == 6
 
 

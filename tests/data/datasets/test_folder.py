@@ -263,6 +263,8 @@ BAD = [
     ("studies.csv", "s2,", "s1,", "row 3, column 'study_id' repeats 's1' of row 2"),
     ("regions.json", '"kind": "box"', '"kind": "circle"', "region 0 .*kind is 'circle'"),
     ("regions.json", '"stop": [5.0', '"stop": [NaN', "region 0 .*finite"),
+    ("regions.json", '"stop": [5.0', '"stop": [true', "region 0 .*True is no number"),
+    ("regions.json", '"stop": [5.0', '"stop": ["5_0"', "region 0 .*'5_0' is no number"),
     ("regions.json", '"stop": [5.0', '"stop": [1e300', r"region 0 .*at most 1e\+09; got [^.]*\.[^.]*"),
     ("images.csv", ",0.1,", ",1e300,", "row 2, column 'row_spacing_mm' is '1e300', expected the size of a pixel"),
     ("regions.json", '"image_id": "a/1"', '"image_id": "zz"', "region 0 .*'zz' is not in images.csv"),

@@ -11,7 +11,7 @@ from support.paths import ROOT
 
 from sightline.data.datasets.layouts import LAYOUTS, find_layout, read_layout
 from sightline.data.datasets.pictures import Options
-from sightline.errors import LayoutError
+from sightline.errors import CohortError, LayoutError
 
 # every flag of the one list of options that layouts shared before each had its own
 FORMER = {
@@ -79,6 +79,13 @@ def test_pictures_without_a_table_are_refused(tmp_path):
     (tmp_path / "labels.csv").write_text("file,label\nx.png,a\n")
     with pytest.raises(LayoutError, match="none of its 1 row "):
         read_layout("pictures", tmp_path)
+
+
+def test_a_split_that_cannot_be_says_what_was_left_out(pictures):
+    (pictures / "labels.csv").write_text("file,label,patient_id\np0.png,a,1\np1.png,b,2\n../p2.png,a,3\n")
+    with pytest.raises(CohortError, match=r"has 2 patients .* left out: \(1\) .*p2\.png") as caught:
+        read_layout("pictures", pictures, Options(labels=pictures / "labels.csv"))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 2000
 
 
 def test_splits_of_the_table_are_kept(pictures):

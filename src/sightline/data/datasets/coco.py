@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sightline.data.split import split_cohort
 from sightline.errors import GeometryError, LayoutError, count_noun
-from sightline.io.tables import find_path_inside, read_json, read_table
+from sightline.io.tables import find_path_inside, parse_number, read_json, read_table
 from sightline.structures.case import Case, Cohort
 from sightline.structures.identifiers import name_files, normalise_form
 from sightline.structures.raster import MAX_PIXELS
@@ -130,6 +130,11 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
 
 
 def _find_only_document(source: Path) -> Path:
+    if source.is_file():
+        raise LayoutError(
+            f"{source} is a file; the folder of the data set was expected.",
+            "Give the folder, and the file by --annotations FILE.",
+        )
     found = [*sorted(source.glob("*.json")), *sorted((source / "annotations").glob("*.json"))]
     if len(found) != 1:
         names = [path.name for path in found]
@@ -202,7 +207,7 @@ def build_regions_of_annotation(
     regions: list[Region] = []
     try:
         if mark.get("bbox") and not (role == "ignore" and mark.get("segmentation")):
-            x, y, width, height = (float(v) for v in mark["bbox"])
+            x, y, width, height = (parse_number(v) for v in mark["bbox"])
             regions.append(Box((y, x), (y + height, x + width), tag))
         shape = mark.get("segmentation")
         if isinstance(shape, dict):
@@ -261,7 +266,7 @@ def _build_ring(flat: list[float]) -> tuple[tuple[float, float], ...]:
         raise ValueError("a segmentation is a list of rings, and a ring a list of numbers: x, y, x, y")
     if len(flat) % 2:
         raise ValueError(f"a polygon has {count_noun(len(flat), 'number')}, expected pairs of x and y")
-    return tuple((float(y), float(x)) for x, y in zip(flat[::2], flat[1::2], strict=True))
+    return tuple((parse_number(y), parse_number(x)) for x, y in zip(flat[::2], flat[1::2], strict=True))
 
 
 def read_categories(document: Any, path: Path) -> dict[Any, str]:

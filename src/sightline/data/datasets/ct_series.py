@@ -15,7 +15,7 @@ from sightline.io.ct import require_hounsfield
 from sightline.io.dicom.series import FoundSeries, find_series
 from sightline.io.files import BEGUN, make_file_name
 from sightline.io.nifti import write_volume
-from sightline.io.picture import Reject
+from sightline.io.picture import Reject, mention_rejects
 from sightline.io.tables import CsvRow, read_table
 from sightline.structures.case import Case, Cohort
 from sightline.structures.identifiers import normalise_form
@@ -107,7 +107,8 @@ def cut(
     }
     cohort = Cohort(options.name or source.resolve().name, classes, tuple(cases), destination, about)
     if len(classes) > 1:
-        cohort = split_cohort(cohort, options.fractions, options.seed)
+        with mention_rejects(rejects):
+            cohort = split_cohort(cohort, options.fractions, options.seed)
     return cohort, tuple(rejects)
 
 

@@ -6,7 +6,7 @@ help and the page on cohorts follow from them. Modules are imported on first use
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
@@ -77,12 +77,6 @@ def find_layout(word: str) -> Layout:
     return Layout(word, about, module.Options, members.get("read"), members.get("cut"))
 
 
-def _join_reasons(rejects: Sequence[Reject], most: int = 20) -> str:
-    """Why files were left out, one after the other."""
-    more = f" And {len(rejects) - most} more." if len(rejects) > most else ""
-    return "".join(f" ({n}) {reject.reason}" for n, reject in enumerate(rejects[:most], start=1)) + more
-
-
 @contextmanager
 def _begin_volumes(destination: Path) -> Iterator[None]:
     """Mark a folder as begun while volumes are written into it; `write_cohort` takes the mark away.
@@ -149,6 +143,7 @@ def read_layout(
         LayoutError: no such layout, options of another one, or a source that does not follow the layout.
     """
     from sightline.data.split import split_cohort
+    from sightline.io.picture import join_reasons, mention_rejects
 
     layout = find_layout(word)
     chosen = layout.options() if options is None else options
@@ -166,8 +161,9 @@ def read_layout(
     read = layout.read(Path(source), chosen)
     cohort, rejects = read if isinstance(read, tuple) else (read, ())
     if not len(cohort) and rejects:
-        raise LayoutError(f"{source}: nothing was read as a case.{_join_reasons(rejects)}", rejects[0].remedy)
+        raise LayoutError(f"{source}: nothing was read as a case.{join_reasons(rejects)}", rejects[0].remedy)
     fractions = vars(chosen).get("fractions")
     if fractions is not None and len(cohort.classes) > 1 and all(case.split is None for case in cohort):
-        cohort = split_cohort(cohort, fractions, chosen.seed)
+        with mention_rejects(rejects):
+            cohort = split_cohort(cohort, fractions, chosen.seed)
     return cohort, tuple(rejects)

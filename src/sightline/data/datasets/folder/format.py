@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 
 from sightline.errors import LayoutError
-from sightline.io.tables import CsvRow, find_path_inside, read_json
+from sightline.io.tables import CsvRow, find_path_inside, parse_number, read_json
 from sightline.structures.case import SPLITS, Split
 from sightline.structures.frame import FloatArray
 from sightline.structures.gaze import Gaze
@@ -134,7 +134,7 @@ def build_region_of_record(record: Mapping[str, Any], source: Path) -> Region:
         return Polygon(tuple(_require_points(part) for part in record["parts"]), tag)
     if kind == "scribble":
         return Scribble(
-            tuple(_require_points(line) for line in record["lines"]), float(record.get("stroke_px", 1.0)), tag
+            tuple(_require_points(line) for line in record["lines"]), parse_number(record.get("stroke_px", 1.0)), tag
         )
     if kind == "mask":
         path = find_path_inside(source, record["path"])
@@ -153,8 +153,8 @@ def build_region_of_record(record: Mapping[str, Any], source: Path) -> Region:
             raise ValueError(f"gaze is of {record['of']!r}, expected samples or fixations")
         scale = record.get("px_per_deg")
         return Gaze(
-            table[:, :2], table[:, 2], table[:, 3], record["of"], None if scale is None else float(scale),
-            float(record["spread_px"]), tag,
+            table[:, :2], table[:, 2], table[:, 3], record["of"], None if scale is None else parse_number(scale),
+            parse_number(record["spread_px"]), tag,
         )  # fmt: skip
     raise ValueError(f"kind is {kind!r}, expected box, polygon, scribble, mask or gaze")
 
@@ -162,7 +162,7 @@ def build_region_of_record(record: Mapping[str, Any], source: Path) -> Region:
 def _require_numbers(values: Any) -> tuple[float, ...]:
     if isinstance(values, str):
         raise ValueError(f"coordinates are {values!r}, expected a list of numbers")
-    return tuple(v if isinstance(v, int) and not isinstance(v, bool) else float(v) for v in values)
+    return tuple(v if isinstance(v, int) and not isinstance(v, bool) else parse_number(v) for v in values)
 
 
 def _require_points(values: Any) -> tuple[tuple[float, float], ...]:

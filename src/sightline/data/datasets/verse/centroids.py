@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 
 from sightline.data.spine.vertebrae import LEVELS, NOT_VERTEBRAE, RANKS, Vertebra
 from sightline.errors import GeometryError, LayoutError, count_noun
-from sightline.io.tables import read_json, refuse_underscores
+from sightline.io.tables import parse_number, read_json, refuse_underscores
 from sightline.structures.frame import FloatArray
 
 Direction = tuple[str, str, str]
@@ -208,10 +208,10 @@ def _parse_label(value: Any, number: int, path: Path) -> int:
 def _parse_coordinate(entry: Mapping[str, Any], axis: str, number: int, path: Path) -> float:
     value = entry.get(axis, "absent")
     try:
-        number_of = math.nan if value is None else float(refuse_underscores(value) if isinstance(value, str) else value)
+        number_of = math.nan if value is None else parse_number(value)
     except (TypeError, ValueError, OverflowError):
         number_of = math.inf
-    if math.isinf(number_of) or isinstance(value, bool):
+    if math.isinf(number_of):
         raise LayoutError(
             f"{path}: {axis} of entry {number} is {reprlib.repr(value)}; a number was expected.", "Fix it."
         )
