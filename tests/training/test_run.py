@@ -16,6 +16,7 @@ from sightline.errors import RecipeError, RunError
 from sightline.models.backbones import Backbone
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
+from sightline.training.model_card import write_model_card
 from sightline.training.recipe import format_recipe_json, name_weights_by_content, read_recipe
 from sightline.training.run import LOCK, SEAL, compute_run_identity, find_identity, hold_run, open_run, start_run
 from sightline.training.train import train
@@ -75,6 +76,32 @@ def test_a_whole_run_opens_and_one_without_a_seal_too(folder):
     (folder / SEAL).unlink()
     flip_a_bit(folder)
     assert open_run(folder, CATALOGUE).done
+
+
+def test_a_seal_that_names_nothing_is_damaged(folder):
+    (folder / "SHA256SUMS").write_text("zz\n")
+    with pytest.raises(RunError, match="SHA256SUMS names no file of the run"):
+        open_run(folder, CATALOGUE)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"sightline": 1, "python": "", "processor": "", "packages": 3}'])
+def test_a_card_of_a_run_whose_environment_was_edited(folder, text):
+    run = open_run(folder, CATALOGUE)
+    (folder / "environment.json").write_text(text)
+    with pytest.raises(RunError, match=r"environment\.json is damaged"):
+        write_model_card(run)
+
+
+@pytest.mark.parametrize("splits", [(), ("train", "train"), ("train", "none")])
+def test_splits_that_cannot_be_trained_on(splits):
+    with pytest.raises(RecipeError, match="train_on is"):
+        tiny_recipe(train_on=splits)
+
+
+def test_a_recipe_that_says_a_word_twice(folder):
+    (folder / "recipe.json").write_text((folder / "recipe.json").read_text().replace("{", '{"seed": 5, "seed": 6,', 1))
+    with pytest.raises(RecipeError, match="'seed' stands twice"):
+        read_recipe(folder / "recipe.json", CATALOGUE)
 
 
 def test_a_seal_that_is_no_text(folder):

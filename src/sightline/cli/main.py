@@ -54,7 +54,7 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
     Annotated[Deidentify, subcommand("deidentify")],
     Annotated[MakeGate, subcommand("gate")],
     Annotated[Serve, subcommand("serve")],
-    Annotated[NodeCommand, subcommand("node")],
+    Annotated[NodeCommand, subcommand("node", description="A hospital node: check it, show and mend jobs, report.")],
     Annotated[MakeTable, subcommand("table")],
     Annotated[SearchFields, subcommand("search")],
     Annotated[CompareAnswers, subcommand("answers")],

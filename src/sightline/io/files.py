@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -228,15 +228,21 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
         raise
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, constant: Callable[[str], Any] | None = None) -> Any:
     """The document of a JSON text.
+
+    Args:
+        text: JSON.
+        constant: what becomes of NaN and Infinity, which are no JSON; None takes them as Python does.
 
     Raises:
         ValueError: no JSON, an object with a name twice (of which most readers keep the last), a whole number that
             no float can hold, or a text with half a letter (a lone surrogate), which no file can hold.
         RecursionError: nested without end.
     """
-    data = json.loads(text, object_pairs_hook=_refuse_repeated_names, parse_int=_parse_whole_number)
+    data = json.loads(
+        text, object_pairs_hook=_refuse_repeated_names, parse_int=_parse_whole_number, parse_constant=constant
+    )
     if "\\ud" in text or "\\uD" in text:
         json.dumps(data, ensure_ascii=False).encode()
     return data

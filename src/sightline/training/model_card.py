@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
-from sightline.errors import SightlineError, count_noun
-from sightline.io.files import read_run_csv, write_text
+from sightline.errors import RunError, SightlineError, count_noun
+from sightline.io.files import read_json, read_run_csv, write_text
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.estimate import Estimate
 from sightline.metrics.predictions import Predictions
@@ -125,7 +125,7 @@ def write_model_card(run: Run) -> Path:
     under headings of his own, stays.
     """
     path = run.folder / CARD
-    environment = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
+    software = _describe_software(run.folder / "environment.json")
     use, others = _read_authors_words(path)
     measured = read_measurements(run)
     record = run.calibration
@@ -181,9 +181,7 @@ def write_model_card(run: Run) -> Path:
         "",
         "## Made with",
         "",
-        f"- sightline {environment['sightline']}{_describe_code(environment)}, Python {environment['python']}, "
-        f"{environment['processor']}",
-        *(f"- {name} {version}" for name, version in environment["packages"].items()),
+        *software,
         f"- run identity {run.identity}",
         "",
         *others,
@@ -206,9 +204,18 @@ def _read_authors_words(path: Path) -> tuple[str, list[str]]:
     return use, others
 
 
-def _describe_code(environment: Mapping[str, str]) -> str:
-    # runs of earlier versions do not name it
-    return f" (code {environment['code']})" if environment.get("code") else ""
+def _describe_software(path: Path) -> list[str]:
+    """Versions that a run was made with."""
+    environment = read_json(path, "Restore the run folder.")
+    # runs of earlier versions do not name their code
+    code = f" (code {environment['code']})" if environment.get("code") else ""
+    try:
+        made = (
+            f"- sightline {environment['sightline']}{code}, Python {environment['python']}, {environment['processor']}"
+        )
+        return [made, *(f"- {name} {version}" for name, version in environment["packages"].items())]
+    except (KeyError, AttributeError) as error:
+        raise RunError(f"{path} is damaged ({error}).", "Restore the run folder.") from None
 
 
 def _describe_calibration(record: CalibrationRecord) -> list[str]:

@@ -21,8 +21,8 @@ from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RecipeError, count_noun
 from sightline.explainers.localisation.protocols import MapBoxes
-from sightline.io.files import digest_file
-from sightline.structures.case import Cohort
+from sightline.io.files import digest_file, parse_json
+from sightline.structures.case import SPLITS, Cohort
 from sightline.structures.identifiers import BY_CONTENT, find_weights
 from sightline.structures.joined_views import JoinViews
 from sightline.structures.protocols import (
@@ -211,6 +211,11 @@ class Recipe:
             self._check_joined_views()
         if self.select in ("auc", "f1") and not self.classifies:
             raise RecipeError(f"select={self.select!r} needs a network that classifies.", "Use select='loss'.")
+        if not self.train_on or len(set(self.train_on)) < len(self.train_on) or not set(self.train_on) <= set(SPLITS):
+            raise RecipeError(
+                f"train_on is {list(self.train_on)}; different splits of {', '.join(SPLITS)} were expected.",
+                'Use ("train",), or ("train", "val") with select=\'last\'.',
+            )
         if self.select != "last" and "val" in self.train_on:
             raise RecipeError(
                 f"select={self.select!r} chooses on the validation split, which train_on also trains on.",
@@ -364,7 +369,7 @@ def read_recipe(path: Path, catalogue: Catalogue) -> Recipe:
         RecipeError: not JSON, or not a recipe.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        data = parse_json(path.read_text(encoding="utf-8"), _refuse_constant)
     except FileNotFoundError:
         raise RecipeError(f"{path} does not exist.", "Point at a recipe.json or a run folder.") from None
     except (OSError, ValueError, OverflowError, RecursionError) as error:

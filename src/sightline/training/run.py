@@ -394,6 +394,8 @@ def require_whole(folder: Path) -> None:
         changed = [name for name, wanted in sums.items() if name in _SEALED and digest_file(folder / name) != wanted]
     except (OSError, ValueError) as error:
         raise RunError(f"{folder} cannot be compared with its {SEAL} ({error}).", "Restore the run folder.") from None
+    if not sums.keys() & set(_SEALED):
+        raise RunError(f"{folder / SEAL} names no file of the run: it is damaged.", "Restore the run folder.")
     if changed:
         raise RunError(
             f"{folder}: {', '.join(changed)} changed after the training ({SEAL}): damaged, edited or exchanged.",
