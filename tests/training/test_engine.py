@@ -46,8 +46,9 @@ def test_mixed_precision_trains_and_saves_whole_precision(tiny_cohort, tmp_path)
 
 @pytest.mark.parametrize("there", [False, True])
 def test_a_processor_without_bfloat16_computes_in_float32_and_says_so(
-    tiny_cohort, tmp_path, monkeypatch, capsys, there
+    tiny_cohort, tmp_path, monkeypatch, capsys, caplog, there
 ):
+    caplog.set_level("INFO")
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: there)
     backbone = Backbone(name="mobilenetv2_050", frozen_stages=3, stages=5, frozen_precision="bf16")
     recipe = tiny_recipe(
@@ -60,7 +61,8 @@ def test_a_processor_without_bfloat16_computes_in_float32_and_says_so(
         weights.append(run.network().state_dict())
     same = all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert same != there
-    assert capsys.readouterr().err.count("has no bfloat16") == (0 if there else 1)
+    said = capsys.readouterr().err + caplog.text
+    assert said.count("has no bfloat16") == (0 if there else 1) and ("Using bfloat16" in said) == there, said
     assert json.loads((tmp_path / "mixed" / "environment.json").read_text())["bfloat16"] is there
     # features computed in float32 are not mixed with those in bfloat16
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: not there)

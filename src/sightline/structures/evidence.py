@@ -27,7 +27,13 @@ def has_bfloat16(device: torch.device) -> bool:
 
     A MobileNetV2 at 768 px: 5.5 s a picture against 0.62 on an AMD EPYC with AVX2 (torch 2.15).
     """
-    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if device.type != "cpu":
+        return True
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except AttributeError:
+        # a torch without oneDNN
+        return False
 
 
 def to_channels_last(what: T) -> T:

@@ -63,10 +63,13 @@ class Engine:
         Raises:
             RunError: this machine has no such device, or Fabric knows no such precision.
         """
+        # asked first, so that Fabric does not announce a bfloat16 that is not used
+        if precision == "bf16-mixed" and not has_bfloat16((exact := self.fabric("32-true")).device):
+            return exact
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                fabric = Fabric(
+                return Fabric(
                     accelerator=self.device,
                     devices=self.devices,
                     strategy=self.strategy,
@@ -77,9 +80,6 @@ class Engine:
                     f"This machine cannot train on {self.devices} x {self.device!r} in {precision!r}: {error}",
                     "Choose another --device, --devices or --precision; `auto` takes what there is.",
                 ) from None
-        if precision == "bf16-mixed" and not has_bfloat16(fabric.device):
-            return self.fabric("32-true")
-        return fabric
 
 
 # of glibc's mallopt
