@@ -15,10 +15,11 @@ from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
 from sightline.models.ensembles import Ensemble, average_maps, smooth_maps
 from sightline.models.necks import Fusion
-from sightline.models.pooling import MeanPool
+from sightline.models.pooling import MaxPool, MeanPool
 from sightline.models.volume_networks import VolumeUNet
 from sightline.papers.combined import build_ensemble_recipe
 from sightline.papers.recipes import find_recipe
+from sightline.training.feature_cache import TakesFeatures
 
 SMALL = ("--steps", "2", "--size", "48", "--batch-size", "4", "--backbone", "test_resnet", "--weights", "none")
 ON = ("--device", "cpu", "--quiet")
@@ -189,3 +190,34 @@ def test_two_seeds_judge_together_from_the_command_line(tmp_path, tiny_cohort, c
         other = ("ensemble", tmp_path / "0", "--cohort", tmp_path / f"other{number}", "--out", tmp_path / "no", *ON)
         assert call(*other) == 2 and words in capsys.readouterr().err
         assert not (tmp_path / "no").exists()
+
+
+@torch.no_grad()
+def test_members_with_the_same_frozen_stages_take_their_kept_features():
+    """What `--features` keeps serves runs that judge together; nothing is shared that is not the same."""
+    backbone = Backbone("mobilenetv2_050", frozen_stages=5, stages=5, frozen_precision="bf16")
+    member = ClassMapModel(backbone, MeanPool(), fusion=Fusion(stride=8, channels=8))
+
+    def build(*members: ClassMapModel, mirrored: bool = False):
+        network = built(Ensemble(members, mirrored))
+        for one in network.members[1:]:
+            one.trunk.net.load_state_dict(network.members[0].trunk.net.state_dict())
+        return network
+
+    network = build(member, replace(member, pool=MaxPool()))
+    assert isinstance(network, TakesFeatures) and network.trunk is network.members[0].trunk
+    images = torch.rand(2, 1, 64, 64)
+    plain, kept = network(images), network(network.trunk.frozen_features(images))
+    assert torch.allclose(plain.logits, kept.logits, atol=1e-5) and torch.allclose(plain.maps, kept.maps, atol=1e-4)
+    # other weights, another normalisation, other strides, nothing frozen, or a mirror image, which features have not
+    other = built(Ensemble((member, member)))
+    whole = replace(member, backbone=replace(backbone, frozen_stages=0, frozen_precision="32"))
+    for config in (
+        other,
+        build(member, replace(member, backbone=replace(backbone, mean=(0.1, 0.2, 0.3)))),
+        build(member, replace(member, fusion=Fusion(stride=16, channels=8))),
+        build(member, whole),
+        build(member, member, mirrored=True),
+        built(Ensemble((TINY, TINY))),
+    ):
+        assert config.trunk.frozen_stages is None

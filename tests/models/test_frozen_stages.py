@@ -1,6 +1,7 @@
 """Packed features of frozen stages stand in for images, and nothing else changes."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -73,6 +74,16 @@ def test_the_digest_is_of_frozen_weights_alone():
     with torch.no_grad():
         network.trunk.net.conv_stem.weight.add_(1.0)
     assert network.trunk.frozen_stages.digest() != first
+
+
+def test_the_digest_knows_what_images_are_normalised_by():
+    """Two rows of a table that differ in nothing else do not share kept features."""
+    backbone = Backbone(name="mobilenetv2_050", frozen_stages=3, stages=5, frozen_precision="bf16")
+    digests = set()
+    for mean in (None, (0.1, 0.2, 0.3)):
+        torch.manual_seed(0)
+        digests.add(replace(backbone, mean=mean).build().frozen_stages.digest())
+    assert len(digests) == 2
 
 
 def test_what_does_not_fit_is_refused():

@@ -185,7 +185,7 @@ class Trunk(nn.Module):
         self._frozen = freeze_stages(net, config.frozen_stages)
         self.frozen_stages: FrozenStages | None = None
         if config.frozen_precision != "32":
-            self.frozen_stages = FrozenStages(net, self._frozen, config.channels)
+            self.frozen_stages = FrozenStages(net, self._frozen, config.channels, (mean, std))
         self.train(self.training)
         self.channels_out, self.stride = self._measure_output(config.name)
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 from sightline.errors import RecipeError, count_noun
+from sightline.models.backbones import Trunk
 from sightline.models.box_regression import resize_images
-from sightline.models.cam_classifiers import ClassMapModel, GlobalPooling
+from sightline.models.cam_classifiers import ClassMapModel, ClassMapNetwork, GlobalPooling
 from sightline.models.volume_networks import VolumeBackbone, VolumeUNet
 from sightline.structures.evidence import Evidence
 
@@ -136,6 +138,16 @@ class Ensemble:
         return EnsembleNetwork(self, n_classes)
 
 
+class NoFrozenStages:
+    """A trunk of which nothing is kept."""
+
+    frozen_stages: None = None
+
+    def frozen_features(self, images: Tensor) -> Tensor:
+        """The images themselves."""
+        return images
+
+
 class EnsembleNetwork(nn.Module):
     """`forward(images [b, c, *s] in [0, 1])` gives the mean Evidence; maps and attention where all members asked for
     theirs (`maps_of`) have them.
@@ -150,6 +162,16 @@ class EnsembleNetwork(nn.Module):
         self.smooth = config.smooth
         self.maps_of = config.maps_of or tuple(range(len(config.members)))
         self.members = nn.ModuleList(member.build(n_classes) for member in config.members)
+        # keeps features of the frozen stages that all members have in common (`training/feature_cache.py`)
+        self.encoder: Any = None
+
+    @property
+    def trunk(self) -> Trunk | NoFrozenStages:
+        """The first member's trunk where its frozen stages are those of every member: all take its features."""
+        trunks = [member.trunk for member in self.members if isinstance(member, ClassMapNetwork)]
+        digests = {None if trunk.frozen_stages is None else trunk.frozen_stages.digest() for trunk in trunks}
+        shared = not self.mirrored and len(trunks) == len(self.members) and len(digests) == 1
+        return trunks[0] if shared else NoFrozenStages()
 
     def forward(self, images: Tensor) -> Evidence:
         """Ask every member, and for mirror images turn its maps back."""

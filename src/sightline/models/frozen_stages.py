@@ -83,12 +83,15 @@ class FrozenStages:
         net: a convolutional network whose frozen modules all come before its trained ones.
         frozen: names of the modules whose weights are all fixed, as they run; inner ones may be among them.
         channels: image channels.
+        normalisation: mean and standard deviation, a number a channel, that images were brought to before.
 
     Raises:
         RecipeError: nothing is frozen, or the network gives something else when it is handed its own features.
     """
 
-    def __init__(self, net: nn.Module, frozen: Sequence[str], channels: int) -> None:
+    def __init__(
+        self, net: nn.Module, frozen: Sequence[str], channels: int, normalisation: tuple[Sequence[float], ...]
+    ) -> None:
         # a sequence of stages is no module to stop at: timm walks through it stage by stage for a fusion
         frozen = [name for name in frozen if not _is_stages(net.get_submodule(name))]
         names = set(frozen)
@@ -97,6 +100,7 @@ class FrozenStages:
         if not self.outer:
             raise RecipeError("This backbone has no frozen stage.", "Set frozen_stages to 1 or more.")
         self.net: Any = net
+        self.normalisation = normalisation
         self.levels = self._measure_levels(channels)
 
     def _measure_levels(self, channels: int) -> tuple[Level, ...]:
@@ -117,8 +121,9 @@ class FrozenStages:
         self.levels = tuple(level for level in self.levels[:-1] if level.stride >= stride) + self.levels[-1:]
 
     def digest(self) -> str:
-        """Twelve hex digits over the frozen weights and statistics, and over what is kept of them."""
-        text = hashlib.sha256(repr(tuple(level.notation() for level in self.levels)).encode())
+        """Twelve hex digits over the frozen weights and statistics, what images are brought to, and what is kept."""
+        kept = tuple(level.notation() for level in self.levels)
+        text = hashlib.sha256(repr((kept, *(tuple(map(float, one)) for one in self.normalisation))).encode())
         for name in self.outer:
             for key, tensor in sorted(self.net.get_submodule(name).state_dict().items()):
                 text.update(key.encode())
