@@ -8,6 +8,7 @@ from PIL import Image
 from support.engines import QUIET
 from support.layouts import make_spines
 
+from sightline.dissection.export import UnitPictures
 from sightline.dissection.results import open_dissection
 from sightline.errors import RunError
 from sightline.evaluation.tables.run_table import run_table
@@ -52,6 +53,8 @@ def test_table_3_dissects_its_row_and_shows_one_case(tmp_path, monkeypatch):
     text = path.read_text()
     assert str(unit) in text
     path.write_text(named_first(text))
+    # its pictures stand there from the first call; test_dissect.py has a second call that draws
+    monkeypatch.setattr(UnitPictures, "_write_gallery", lambda *given: None)
     write_unit_findings(result, tmp_path / "t", QUIET)
     assert "dark body" in (tmp_path / "t" / "units.md").read_text()
 
