@@ -180,6 +180,7 @@ def test_enter_submits_and_the_next_study_stands_there(enter):
     cyd.key("y")
     cyd.key("Enter")
     cyd.ready(third)
+    until(lambda: cyd.api(f"/reads/{following}")["state"] == "submitted", "submitted, with nothing marked")
     cyd.key("Backspace")
     cyd.ready(following)
     cyd.drag(LINE)
