@@ -81,11 +81,11 @@ def _draw_group_order(training: Cohort, seed: int) -> list[str]:
     for _ in names:
         # no single group may be most of a small subset
         allowed = max(least, so_far.sum() / 4.0, sizes[waiting].min())
-        near = [names[i] for i in np.flatnonzero(waiting & (sizes <= allowed))[:LOOKED_AT]]
-        best = min(near, key=lambda g: _compute_distance(so_far + counts[g], shares))
-        order.append(best)
-        so_far = so_far + counts[best]
-        waiting[names.index(best)] = False
+        near = np.flatnonzero(waiting & (sizes <= allowed))[:LOOKED_AT]
+        best = min(near, key=lambda i: _compute_distance(so_far + counts[names[i]], shares))
+        order.append(names[best])
+        so_far = so_far + counts[names[best]]
+        waiting[best] = False
     return order
 
 
