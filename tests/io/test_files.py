@@ -1,6 +1,7 @@
 """Names of files from any text, and tables as people's programs write them."""
 
 import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from sightline.io.files import (
     mark_whole,
     parse_json,
     require_empty,
+    rewrite_folder,
     write_text,
 )
 from sightline.io.tables import find_path_inside, read_table, require_even_rows
@@ -151,3 +153,35 @@ def test_what_cannot_be_written_leaves_nothing_behind(tmp_path):
     with pytest.raises(OSError, match="taken"):
         write_text(tmp_path / "taken", "x")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize("failing", range(5))
+def test_a_folder_whose_exchange_fails_is_what_it_was(tmp_path, monkeypatch, failing):
+    """Five moves: the head aside; the old file aside and its successor in place; a new file; the new head."""
+    folder = tmp_path / "cohort"
+    folder.mkdir()
+    old = {"head.json": "old head", "a.csv": "old"}
+    for name, text in old.items():
+        (folder / name).write_text(text)
+    calls, move = iter(range(100)), Path.replace
+
+    def replace_or_fail(self, target):
+        if next(calls) == failing:
+            raise OSError(5, "Input/output error")
+        return move(self, target)
+
+    def rewrite():
+        with rewrite_folder(folder, "head.json") as place:
+            for name in (*old, "b.csv"):
+                (place / name).unlink(missing_ok=True)
+                (place / name).write_text(f"new {name}")
+            monkeypatch.setattr(Path, "replace", replace_or_fail)
+
+    with pytest.raises(OSError, match="Input/output"):
+        rewrite()
+    monkeypatch.setattr(Path, "replace", move)
+    assert {name: (folder / name).read_text() for name in old} == old
+    assert {path.name for path in folder.iterdir()} <= {*old, "b.csv"}
+    rewrite()
+    monkeypatch.setattr(Path, "replace", move)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {n: f"new {n}" for n in (*old, "b.csv")}

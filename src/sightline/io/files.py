@@ -174,15 +174,28 @@ def _link(source: str, destination: str) -> None:
 
 
 def _exchange(folder: Path, again: Path, head: str) -> None:
+    former = folder / FORMER
     (folder / BEGUN).touch()
-    (folder / head).unlink(missing_ok=True)
-    (folder / FORMER).mkdir()
-    for entry in sorted(again.iterdir(), key=lambda entry: entry.name == head):
-        place = folder / entry.name
-        if os.path.lexists(place):
-            place.replace(folder / FORMER / entry.name)
-        entry.replace(place)
+    former.mkdir()
+    try:
+        if os.path.lexists(folder / head):
+            (folder / head).replace(former / head)
+        for entry in sorted(again.iterdir(), key=lambda entry: entry.name == head):
+            _put_in_place(entry, folder / entry.name, former / entry.name)
+    except OSError:
+        # what was there goes back, its head last
+        for entry in sorted(former.iterdir(), key=lambda entry: entry.name == head):
+            _put_in_place(entry, folder / entry.name, again / entry.name)
+        mark_whole(folder)
+        raise
     mark_whole(folder)
+
+
+def _put_in_place(entry: Path, place: Path, aside: Path) -> None:
+    """Move an entry to a place; what is there goes aside."""
+    if os.path.lexists(place):
+        place.replace(aside)
+    entry.replace(place)
 
 
 def require_empty(folder: Path) -> None:
