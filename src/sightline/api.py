@@ -354,8 +354,8 @@ def run_table(
         cohort: a cohort with splits, or its folder.
         folder: where runs and the report are written.
         seeds: seeds of the trainings.
-        options: rows (words that a row's name contains), profile, changes to every row (`load_recipe`), parallel, and
-            fields of the engine.
+        options: rows (words that a row's name contains), profile, changes to every row (`load_recipe`), parallel,
+            capsules (of earlier tables, whose trainings are not run again), and fields of the engine.
 
     Raises:
         RecipeError: unknown table, or no row matches.
@@ -377,10 +377,11 @@ def run_table(
 
     engine = _build_engine(options)
     rows, profile = options.pop("rows", ()), options.pop("profile", "recommended")
-    runs_on = LocalEngine(options.pop("parallel", 1))
+    runs_on, capsules = LocalEngine(options.pop("parallel", 1)), [Path(path) for path in options.pop("capsules", ())]
     _refuse({k: v for k, v in options.items() if k not in Changes.__dataclass_fields__})
     table = find_table(str(name), profile, Changes(**options), (rows,) if isinstance(rows, str) else tuple(rows))
-    result = run(table, _open_cohort(cohort), Path(folder), CATALOGUE, seeds=seeds, engine=engine, runs_on=runs_on)
+    where: dict[str, Any] = {"engine": engine, "runs_on": runs_on, "capsules": capsules}
+    result = run(table, _open_cohort(cohort), Path(folder), CATALOGUE, seeds=seeds, **where)
     write_table(result, Path(folder))
     return result
 

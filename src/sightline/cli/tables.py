@@ -50,6 +50,8 @@ class MakeTable:
     """Folder to cache the features of frozen stages, for all rows and seeds."""
     mlflow: str | None = None
     """Tracking server (or sqlite:///FILE) that is told every epoch of every training."""
+    capsules: tuple[Path, ...] = ()
+    """Capsules of earlier tables on the same cohort: trainings that they hold are taken from them, not run again."""
     on: OmitArgPrefixes[DeviceOptions] = dataclass_field(default_factory=DeviceOptions)
 
     @hold_folder(lambda command: command.out)
@@ -70,6 +72,7 @@ class MakeTable:
             seeds=range(self.seeds if self.seeds is not None else table.seeds or 5),
             engine=replace(make_engine(self.on), features=self.features, mlflow=self.mlflow),
             runs_on=self._choose_engine(),
+            capsules=self.capsules,
             external=None if self.external is None else read_cohort(self.external),
             say=lambda line: print(line, file=sys.stderr, flush=True),
         )

@@ -48,6 +48,7 @@ from sightline.metrics.units.scores import Over
 from sightline.structures.case import Cohort
 from sightline.structures.evidence import to_channels_last
 from sightline.training.engine import Engine
+from sightline.training.preconditions import require_finished
 from sightline.training.run import Run, describe_environment, require_same_classes
 
 TOP = 0.005
@@ -106,8 +107,7 @@ def dissect(
     engine = engine or Engine()
     options = options or DissectionOptions()
     layer, split, top, over, by = options.layer, options.split, options.top, options.over, options.by
-    if not run.done:
-        raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
+    require_finished(run)
     cohort = _choose_cases(run, cohort, split)
     name = _choose_positive(run, options.positive)
     view = run.recipe.view

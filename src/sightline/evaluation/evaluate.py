@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from sightline.data.views.image_view import View, refuse_unmarked
-from sightline.errors import CohortError, RunError
+from sightline.errors import CohortError
 from sightline.evaluation.box_scoring import score_boxes, tune_boxes
 from sightline.evaluation.gaze_scoring import score_cohort_gaze
 from sightline.evaluation.map_scoring import iterate_map_rows
-from sightline.evaluation.result import Evaluation, EvaluationFiles
+from sightline.evaluation.result import Evaluation, EvaluationFiles, read_taken_evaluation
 from sightline.inference.network_output import NetworkOutput
 from sightline.inference.predict import join_output, predict
 from sightline.metrics.maps.localisation import MapScores
@@ -21,6 +21,7 @@ from sightline.structures.gaze import Gaze
 from sightline.structures.protocols import find_heatmap
 from sightline.training.engine import Engine, keep_freed_memory
 from sightline.training.feature_cache import keep_features
+from sightline.training.preconditions import require_finished
 from sightline.training.run import Run, require_same_classes
 from sightline.training.serialization import Catalogue
 
@@ -52,9 +53,10 @@ def evaluate(
         RunError: the run is not finished.
         CohortError: other classes, or marks that are proposals of this very run.
     """
-    if not run.done:
-        raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
     cohort = run.recipe.see(cohort)
+    if not run.done and (taken := read_taken_evaluation(run.folder, name, cohort)) is not None:
+        return taken
+    require_finished(run)
     require_same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
     _refuse_own_proposals(run, cohort)
     view = run.recipe.view

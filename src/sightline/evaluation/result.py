@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.errors import SightlineError
+from sightline.errors import RunError, SightlineError
 from sightline.inference.network_output import ExtraMaps, Maps, NetworkOutput, read_shown, write_extra_maps
 from sightline.io.files import write_text
 from sightline.metrics.boxes.table import BoxScores
+from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.maps.gaze import GazeScores
 from sightline.metrics.maps.localisation import MapScores
 from sightline.metrics.predictions import Predictions
+from sightline.structures.case import Cohort
 from sightline.structures.tag import Role
+from sightline.training.run import FROM_CAPSULE
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class Evaluation:
         """What the network said."""
         return NetworkOutput(self.predictions, self.maps, self.boxes, self.shown, self.energies, self.features)
 
+    @property
+    def has_maps(self) -> bool:
+        """Whether there are class maps to draw; of maps from a capsule it is only known where they lay."""
+        return self.maps is not None and self.maps.maps.size > 0
+
     def scores_for(self, role: Role, *, around: bool = False) -> MapScores | None:
         """The map scores against regions of a role, or (organs) one cell `around` it; None where there are none."""
         if self.map_scores is None:
@@ -63,6 +71,8 @@ class Evaluation:
 
 
 T = TypeVar("T")
+# beside predictions in a capsule: where maps lay
+WINDOWS = "windows.csv"
 
 
 class EvaluationFiles:
@@ -154,3 +164,77 @@ def _read_boxes(path: Path) -> NDArray[np.float64]:
 
 def _read_energies(path: Path) -> NDArray[np.float64]:
     return np.loadtxt(path, skiprows=1, ndmin=1)
+
+
+def read_evaluation(run: Path, test: str) -> Evaluation:
+    """An evaluation from its tables; of maps, where their windows lay.
+
+    Raises:
+        RunError, LayoutError: a file that is missing or does not read.
+    """
+    files = EvaluationFiles(run / "predictions", test)
+    predictions = Predictions.read(files.predictions)
+    windows = run / "predictions" / f"{test}_{WINDOWS}"
+    maps = None
+    if windows.is_file():
+        places = np.loadtxt(windows, delimiter=",", ndmin=2).reshape(len(predictions), 2, 3)
+        nothing = np.zeros((len(predictions), 0), dtype=np.int64)
+        empty = np.zeros((len(predictions), 0, 1, 1), dtype=np.float32)
+        maps = Maps(predictions.case_ids, nothing, empty, empty, places)
+    found = Evaluation(
+        predictions,
+        maps,
+        MapScores.read(files.map_scores) if files.map_scores.is_file() else None,
+        BoxScores.read(files.box_scores) if files.box_scores.is_file() else None,
+        BoxScores.read(files.printed_box_scores) if files.printed_box_scores.is_file() else None,
+        gaze_scores=GazeScores.read(files.gaze_scores) if files.gaze_scores.is_file() else None,
+    )
+    record = CalibrationRecord.read(run)
+    return found if record is None else replace(found, predictions=record.apply(predictions))
+
+
+def read_capsule_digest(run: Path) -> str | None:
+    """The digest of the capsule that a run was taken from; None of a run with weights of its own.
+
+    Raises:
+        RunError: the file that says it cannot be read.
+    """
+    if (run / "weights.safetensors").is_file():
+        return None
+    try:
+        return (run / FROM_CAPSULE).read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{run / FROM_CAPSULE} is damaged ({error}).", f"Delete {run} and begin again.") from None
+
+
+def read_taken_evaluation(run: Path, test: str, cohort: Cohort) -> Evaluation | None:
+    """What a run that was taken from a capsule says of a cohort; None of a run that has weights or is to get them.
+
+    Args:
+        run: its folder.
+        test: what the evaluation is called.
+        cohort: the cases, as the recipe sees them.
+
+    Raises:
+        RunError: the capsule held no such predictions, or of other cases.
+    """
+    if read_capsule_digest(run) is None:
+        return None
+    remedy = f"Use the cohort that the capsule was made with; or delete {run} and train it here."
+    if not EvaluationFiles(run / "predictions", test).predictions.is_file():
+        raise RunError(f"{run} was taken from a capsule, which holds no predictions called {test!r}.", remedy)
+    found = read_evaluation(run, test)
+    of = found.predictions
+    truth = [of.classes[label] for label in of.labels]
+    tested = list(zip(of.case_ids, of.study_ids, of.patient_ids, truth, strict=True))
+    here = [(case.case_id, case.study_id, case.patient_id, case.label) for case in cohort]
+    if tested != here:
+        odd = next((f"{a[0]} and {b[0]}" for a, b in zip(tested, here, strict=False) if a != b), "")
+        raise RunError(
+            f"{run} was taken from a capsule, and was tested on {len(tested)} {test} cases that are not these "
+            f"{len(here)}{f' (first difference: {odd})' if odd else ''}.",
+            remedy,
+        )
+    return found

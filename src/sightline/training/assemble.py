@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from sightline.errors import RunError, count_noun
 from sightline.structures.case import Cohort
+from sightline.training.preconditions import require_finished
 from sightline.training.recipe import Recipe
 from sightline.training.run import (
     Conclude,
@@ -48,9 +49,7 @@ def assemble(
             weights do not fit the submodule.
     """
     cohort = recipe.see(cohort)
-    unfinished = [str(run.folder) for run in parts.values() if not run.done]
-    if unfinished:
-        raise RunError(f"{', '.join(unfinished)} is not finished.", "Run the same train command again: it resumes.")
+    require_finished(*parts.values())
     for run in parts.values():
         _require_same_question(run, cohort)
     identities = {name: run.identity for name, run in parts.items()}

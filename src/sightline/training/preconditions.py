@@ -15,12 +15,30 @@ from sightline.data.targets.reader_consensus import list_marking_readers, requir
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View, refuse_unmarked
 from sightline.data.views.patches import select_patchable
-from sightline.errors import CohortError, RecipeError, SightlineError, count_noun
+from sightline.errors import CohortError, RecipeError, RunError, SightlineError, count_noun
 from sightline.io.files import write_text
 from sightline.structures.case import Cohort
 from sightline.structures.protocols import accepts_soft_targets
 from sightline.structures.tag import Role
 from sightline.training.recipe import Recipe
+from sightline.training.run import FROM_CAPSULE, Run
+
+
+def require_finished(*runs: Run) -> None:
+    """Refuse runs without weights.
+
+    Raises:
+        RunError: naming those that are not finished, or that a capsule gave.
+    """
+    unfinished = [run.folder for run in runs if not run.done]
+    if not unfinished:
+        return
+    if taken := [folder for folder in unfinished if (folder / FROM_CAPSULE).is_file()]:
+        raise RunError(
+            f"{taken[0]} was taken from a capsule, which holds no weights.", f"Delete {taken[0]} and train it here."
+        )
+    names = ", ".join(map(str, unfinished))
+    raise RunError(f"{names} is not finished.", "Run the same train command again: it resumes.")
 
 
 def require_regions(recipe: Recipe, cohort: Cohort) -> None:

@@ -372,6 +372,8 @@ def _name_processor() -> str:
 
 SEAL = "SHA256SUMS"
 LOCK = "LOCK"
+# in the folder of a run that a table took from a capsule: the capsule's digest
+FROM_CAPSULE = "from_capsule.txt"
 _SEALED = ("recipe.json", "cohort.json", "weights.safetensors", "objective.safetensors")
 
 

@@ -12,11 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sightline.errors import RunError
 from sightline.io.files import read_run_csv
 from sightline.metrics.calibration.record import FILE as CALIBRATION
 from sightline.metrics.estimate import Estimate
 from sightline.training.model_card import Measurement, find_kept_epoch, read_measurements
+from sightline.training.preconditions import require_finished
 from sightline.training.run import Run
 
 RECIPE, COHORT, ENVIRONMENT, HISTORY = "recipe.json", "cohort.json", "environment.json", "history.csv"
@@ -93,8 +93,7 @@ class RunRecord:
     """
 
     def __init__(self, run: Run) -> None:
-        if not run.done:
-            raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
+        require_finished(run)
         self.run = run
 
     @cached_property

@@ -23,8 +23,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from sightline.errors import RunError
-from sightline.evaluation.result import EvaluationFiles
-from sightline.evaluation.tables.provenance import CASES, SOURCES, WINDOWS, read_sources
+from sightline.evaluation.result import WINDOWS, EvaluationFiles
+from sightline.evaluation.tables.provenance import CASES, SOURCES, read_sources
 from sightline.inference.network_output import Maps
 from sightline.metrics.calibration.record import FILE as CALIBRATION
 from sightline.structures.identifiers import BY_CONTENT
@@ -329,6 +329,9 @@ def _strip_scores(folder: Path, name: str, tests: list[str]) -> Iterator[tuple[s
             text = StringIO()
             np.savetxt(text, windows.reshape(len(windows), -1), fmt="%.17g", delimiter=",")
             yield f"{name}/predictions/{test}_{WINDOWS}", text.getvalue().encode()
+        elif (places := folder / "predictions" / f"{test}_{WINDOWS}").is_file():
+            # the run came from a capsule itself
+            yield f"{name}/predictions/{places.name}", _read_bytes(places)
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -57,7 +57,7 @@ def draw_table_pictures(result: TableResult) -> TablePictures | None:
 
 def choose_shown_rows(result: TableResult) -> list[RowResult]:
     """The reference and the rows nearest to it in kind, at most four, that have maps and tell the same classes."""
-    having = [r for r in result.rows if r.why_not is None and _get_first(r).maps is not None]
+    having = [r for r in result.rows if r.why_not is None and _get_first(r).has_maps]
     having = [r for r in having if r.row.recipe.task == having[-1].row.recipe.task]
     if len(having) <= 4:
         return having
@@ -144,7 +144,7 @@ def _build_figure_row(figure: Figure, rows: Sequence[RowResult], cohort: Cohort,
     cells = [_draw_gaze_cell(case, frame)] if figure.gaze else []
     for row in rows:
         evaluation, view = _get_first(row), row.row.recipe.picture_view
-        if evaluation.maps is None or case.label not in cohort.classes:
+        if not evaluation.has_maps or case.label not in cohort.classes:
             cells.append(MethodCell(None, "box alone", found=list_boxes_of_row(evaluation, index)))
             continue
         panel = build_panel_case(evaluation, index, case, view, on=whole)

@@ -9,24 +9,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sightline.errors import LayoutError, RunError
-from sightline.evaluation.result import Evaluation, EvaluationFiles
+from sightline.evaluation.result import read_capsule_digest, read_evaluation
 from sightline.evaluation.tables.summary import collect_untrained_boxes
 from sightline.evaluation.tables.table import Row, RowResult, Table, TableResult
-from sightline.inference.network_output import Maps
 from sightline.io.files import make_safe_name, read_run_csv, write_text
 from sightline.metrics.boxes.table import BoxScores
-from sightline.metrics.calibration.record import CalibrationRecord
-from sightline.metrics.maps.gaze import GazeScores
-from sightline.metrics.maps.localisation import MapScores
-from sightline.metrics.predictions import Predictions
 from sightline.structures.case import Case, Cohort
 from sightline.training.recipe import read_recipe
 from sightline.training.run import compute_code_digest, describe_environment
@@ -35,7 +29,6 @@ from sightline.training.serialization import Catalogue
 SOURCES = "sources.json"
 CASES = "cases.csv"
 UNTRAINED = "untrained"
-WINDOWS = "windows.csv"
 TRAINING_TIME = "training_time.csv"
 MOST_REPLICATES = 100_000
 _HEAD = ("case_id", "study_id", "patient_id", "label", "split")
@@ -89,6 +82,7 @@ def write_sources(result: TableResult, out: Path, replicates: int) -> None:
             "why_not": None if row.why_not is None else str(row.why_not),
             "trained_on": list(row.row.trained_on),
             "tested_on": list(row.row.tested_on),
+            **({"taken": taken} if (taken := _name_capsules(row.folders)) else {}),
             **({"seed_offset": row.row.seed_offset} if row.row.seed_offset else {}),
             **({"teacher": row.row.teacher, "teaching": row.row.teaching.notation()} if row.row.teacher else {}),
         }
@@ -117,6 +111,11 @@ def write_sources(result: TableResult, out: Path, replicates: int) -> None:
     write_text(out / CASES, format_cases(result.cohort))
     # last: its presence says that the table is complete
     write_text(out / SOURCES, json.dumps(fields, indent=1) + "\n")
+
+
+def _name_capsules(runs: Sequence[Path]) -> dict[str, str]:
+    """Digests of capsules by the name of the run that came from each."""
+    return {run.name: digest for run in runs if (digest := read_capsule_digest(run)) is not None}
 
 
 def format_cases(cohort: Cohort) -> str:
@@ -240,30 +239,3 @@ def _require_sources(fields: Any) -> None:
 def _require_seed(name: str, value: object) -> None:
     if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError(f"{name} is {str(value)[:40]!r}; a whole number from 0 was expected")
-
-
-def read_evaluation(run: Path, test: str) -> Evaluation:
-    """An evaluation from its tables; of maps, where their windows lay.
-
-    Raises:
-        RunError, LayoutError: a file that is missing or does not read.
-    """
-    files = EvaluationFiles(run / "predictions", test)
-    predictions = Predictions.read(files.predictions)
-    windows = run / "predictions" / f"{test}_{WINDOWS}"
-    maps = None
-    if windows.is_file():
-        places = np.loadtxt(windows, delimiter=",", ndmin=2).reshape(len(predictions), 2, 3)
-        nothing = np.zeros((len(predictions), 0), dtype=np.int64)
-        empty = np.zeros((len(predictions), 0, 1, 1), dtype=np.float32)
-        maps = Maps(predictions.case_ids, nothing, empty, empty, places)
-    found = Evaluation(
-        predictions,
-        maps,
-        MapScores.read(files.map_scores) if files.map_scores.is_file() else None,
-        BoxScores.read(files.box_scores) if files.box_scores.is_file() else None,
-        BoxScores.read(files.printed_box_scores) if files.printed_box_scores.is_file() else None,
-        gaze_scores=GazeScores.read(files.gaze_scores) if files.gaze_scores.is_file() else None,
-    )
-    record = CalibrationRecord.read(run)
-    return found if record is None else replace(found, predictions=record.apply(predictions))

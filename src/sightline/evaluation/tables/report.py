@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sightline.errors import count_noun
+from sightline.evaluation.result import read_capsule_digest
 from sightline.evaluation.tables.figures import assign_row_styles, draw_charts, draw_forest_chart, draw_learning_curves
 from sightline.evaluation.tables.lines import Line, find_line, write_lines
 from sightline.evaluation.tables.pictures import draw_figures, draw_table_pictures
@@ -173,7 +174,9 @@ def _collect_provenance(result: TableResult) -> dict[str, str]:
     facts |= {f"cohort: {key}": value for key, value in result.cohort.about.items()}
     for row in result.rows:
         if row.folders:
-            facts[f"runs of {row.row.name}"] = ", ".join(folder.name for folder in row.folders)
+            taken = {folder: read_capsule_digest(folder) for folder in row.folders}
+            names = (f"{run.name} (capsule {digest[:12]})" if digest else run.name for run, digest in taken.items())
+            facts[f"runs of {row.row.name}"] = ", ".join(names)
     return facts
 
 

@@ -28,6 +28,7 @@ def run_table(
     engine: Engine | None = None,
     external: Cohort | None = None,
     runs_on: TableEngine | None = None,
+    capsules: Sequence[Path] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> TableResult:
     """Train and evaluate every row with every seed; finished runs are reused, killed ones resumed.
@@ -43,6 +44,7 @@ def run_table(
         engine: device and workers.
         external: a second cohort, tested on whole.
         runs_on: where the trainings run (`evaluation/tables/engines`); None runs one after the other here.
+        capsules: of earlier tables; trainings that they hold are taken from them (`engines/capsule_runs.py`).
         say: called with what is being done.
     """
     if not seeds:
@@ -62,6 +64,11 @@ def run_table(
         for row in table.rows
         if row.name not in failures
     ]
+    if capsules:
+        # most tables take nothing over
+        from sightline.evaluation.tables.engines.capsule_runs import take_over_runs
+
+        take_over_runs(capsules, {each.folder: [need.folder for need in each.needs] for each in trainings}, say)
     runs_on = runs_on or LocalEngine()
     for name, error in runs_on.run(trainings).items():
         say(f"{name}: not run. {error}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from sightline.data.split import select_sources
 from sightline.errors import CohortError
 from sightline.evaluation.evaluate import choose_boxes, evaluate
-from sightline.evaluation.result import Evaluation
+from sightline.evaluation.result import Evaluation, read_capsule_digest
 from sightline.evaluation.tables.engines.self_training import label_by_run
 from sightline.evaluation.tables.engines.suggested_marks import Asking, show_suggested_marks
 from sightline.evaluation.tables.table import Row
@@ -104,9 +104,10 @@ class RowTraining:
         return self.out / "runs" / self.identity
 
     def run(self) -> dict[str, Evaluation]:
-        """Train (or resume, reuse, put together) and evaluate."""
-        run = self._choose(self.train_run())
+        """Train (or resume, reuse, put together) and evaluate; a run that was taken from a capsule is read."""
         tests = {name: select_sources(test, self.row.tested_on) for name, test in self.tests.items()}
+        taken = read_capsule_digest(self.folder) is not None
+        run = open_run(self.folder, self.catalogue) if taken else self._choose(self.train_run())
         return {name: evaluate(run, test, name, engine=self.engine) for name, test in tests.items()}
 
     def train_run(self) -> Run:
