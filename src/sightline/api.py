@@ -354,8 +354,8 @@ def run_table(
         cohort: a cohort with splits, or its folder.
         folder: where runs and the report are written.
         seeds: seeds of the trainings.
-        options: rows (words that a row's name contains), profile, changes to every row (`load_recipe`), parallel,
-            capsules (of earlier tables, whose trainings are not run again), and fields of the engine.
+        options: rows (words in their names), without (names of rows), capsules (of earlier tables, whose trainings
+            are not run again), profile, changes to every row (`load_recipe`), parallel, and fields of the engine.
 
     Raises:
         RecipeError: unknown table, or no row matches.
@@ -376,10 +376,13 @@ def run_table(
     from sightline.papers.recipes import find_table
 
     engine = _build_engine(options)
-    rows, profile = options.pop("rows", ()), options.pop("profile", "recommended")
+    chosen = [
+        (words,) if isinstance(words := options.pop(key, ()), str) else tuple(words) for key in ("rows", "without")
+    ]
+    profile = options.pop("profile", "recommended")
     runs_on, capsules = LocalEngine(options.pop("parallel", 1)), [Path(path) for path in options.pop("capsules", ())]
     _refuse({k: v for k, v in options.items() if k not in Changes.__dataclass_fields__})
-    table = find_table(str(name), profile, Changes(**options), (rows,) if isinstance(rows, str) else tuple(rows))
+    table = find_table(str(name), profile, Changes(**options), *chosen)
     where: dict[str, Any] = {"engine": engine, "runs_on": runs_on, "capsules": capsules}
     result = run(table, _open_cohort(cohort), Path(folder), CATALOGUE, seeds=seeds, **where)
     write_table(result, Path(folder))

@@ -249,6 +249,25 @@ def test_engines_that_do_not_exist_are_refused():
             Engine(device="cuda").fabric("32-true")
 
 
+def test_rows_are_left_out_though_others_are_compared_with_them():
+    def references(*without, rows=("3 x longer, 75",)):
+        table = find_table("fracatlas/curve", "recommended", Changes(), rows, without)
+        return {row.name: row.reference for row in table.rows}
+
+    short, longer = "unguided mean, 75 images", "unguided mean 3 x longer, 75 images"
+    guided = "guided all marks 3 x longer, 75 images"
+    assert references() == {short: None, longer: short, guided: longer}
+    assert references(short) == {longer: None, guided: longer}
+    # compared with what the one left out was compared with
+    assert references(longer) == {short: None, guided: short}
+    with pytest.raises(RecipeError, match="has no row 'unguided'"):
+        references("unguided")
+    with pytest.raises(RecipeError, match="No row is left"):
+        references(short, longer, guided)
+    with pytest.raises(RecipeError, match="is made of or taught by"):
+        references(guided, rows=("two networks: unguided and guided, 75 images",))
+
+
 def test_a_rows_whole_name_asks_for_that_row_alone():
     def asked(*rows):
         return [row.name for row in find_table("localisers/fracatlas", "recommended", Changes(), rows).rows]

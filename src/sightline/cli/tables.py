@@ -34,6 +34,8 @@ class MakeTable:
     """Which to follow if the paper and its released code differ."""
     rows: tuple[str, ...] = ()
     """Only rows whose name contains one of these (and their references); a row's whole name is that row alone."""
+    without: tuple[str, ...] = ()
+    """Rows to leave out, by their whole names, though others are compared with them."""
     parallel: int = 1
     """Trainings at a time, each in its own process with its share of the cores."""
     engine: Literal["local", "ray"] = "local"
@@ -63,7 +65,7 @@ class MakeTable:
         from sightline.papers.catalogue import CATALOGUE
         from sightline.papers.recipes import find_table
 
-        table = find_table(self.name, self.profile, collect_changes(self, self.changes), self.rows)
+        table = find_table(self.name, self.profile, collect_changes(self, self.changes), self.rows, self.without)
         result = run_table(
             table,
             read_cohort(self.cohort),

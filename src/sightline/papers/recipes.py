@@ -159,22 +159,30 @@ def find_recipe(name: str) -> Recipe:
     raise RecipeError(f"There is no recipe {name!r}.", f"Known: {', '.join(RECIPES)}; or name a recipe.json.")
 
 
-def find_table(name: str, profile: Profile, changes: Changes, rows: tuple[str, ...] = ()) -> Table:
+def find_table(
+    name: str, profile: Profile, changes: Changes, rows: tuple[str, ...] = (), without: tuple[str, ...] = ()
+) -> Table:
     """A table by name or from a YAML file, with a person's changes in every row.
 
-    `rows` keeps rows so named, or that contain the word.
+    Args:
+        name: of a table, or a YAML file.
+        profile: which to follow where a paper and its code differ.
+        changes: of every row's recipe.
+        rows: keeps rows so named, or that contain the word, and what they are compared with, made of or taught by.
+        without: names of rows to leave out all the same; a row compared with one of them is compared with what that
+            one is compared with.
 
     Raises:
-        RecipeError: no such table, or no row left.
+        RecipeError: no such table or row, no row left, or a row left out whose run another one needs.
     """
     if profile not in get_args(Profile):
         raise RecipeError(f"There is no profile {profile!r}.", f"Known: {', '.join(get_args(Profile))}.")
     if name not in TABLES and Path(name).suffix not in (".yaml", ".yml"):
         raise RecipeError(f"There is no table {name!r}.", f"Known: {', '.join(TABLES)}; or name a YAML file.")
     table = TABLES[name](profile) if name in TABLES else read_grid(Path(name), find_recipe, CATALOGUE)
+    names = [row.name for row in table.rows]
     kept = table.rows
     if rows:
-        names = [row.name for row in table.rows]
         # a row's whole name is that row alone, also where others begin with it
         named = {name for word in rows for name in ([word] if word in names else [n for n in names if word in n])}
         # with what they are compared with, put together from and taught by, each of which may need others
@@ -185,10 +193,29 @@ def find_table(name: str, profile: Profile, changes: Changes, rows: tuple[str, .
             named = named | more
         kept = tuple(row for row in table.rows if row.name in named)
         if not kept:
-            raise RecipeError(
-                f"No row of {name} contains {' or '.join(rows)}.", f"Rows: {', '.join(r.name for r in table.rows)}."
-            )
+            raise RecipeError(f"No row of {name} contains {' or '.join(rows)}.", f"Rows: {', '.join(names)}.")
+    if unknown := [row for row in without if row not in names]:
+        raise RecipeError(f"{name} has no row {unknown[0]!r} to leave out.", f"Rows: {', '.join(names)}.")
+    kept = _leave_out(kept, frozenset(without))
     return replace(table, rows=tuple(_change_row(row, changes, table) for row in kept))
+
+
+def _leave_out(rows: tuple[Row, ...], without: frozenset[str]) -> tuple[Row, ...]:
+    """The rows without some; what was compared with one of them is compared with what that one was compared with."""
+    kept = [row for row in rows if row.name not in without]
+    if not kept:
+        raise RecipeError("No row is left.", "Leave out fewer rows.")
+    for row in kept:
+        if missing := sorted(without.intersection(row.needs)):
+            raise RecipeError(f"{row.name} is made of or taught by {missing[0]}.", "Leave out both, or neither.")
+    compared_with = {row.name: row.reference for row in rows}
+
+    def find_reference(name: str | None) -> str | None:
+        while name is not None and name in without:
+            name = compared_with[name]
+        return name
+
+    return tuple(replace(row, reference=find_reference(row.reference)) for row in kept)
 
 
 def _change_row(row: Row, changes: Changes, table: Table) -> Row:
