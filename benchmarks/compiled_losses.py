@@ -27,6 +27,7 @@ import torch._dynamo as dynamo
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from sightline.errors import count_noun
 from sightline.explainers.cam import GradCAM
 from sightline.losses.attribution_priors import AttributionPrior, MapEnergy
 from sightline.losses.cell_focal import CellFocal
@@ -141,9 +142,9 @@ def time_steps(size: int, pairs: int) -> None:
     print("|---|---|---|")
     for name, speed, begun in zip(("uncompiled", "compiled (inductor)"), speeds, first, strict=True):
         print(f"| {name} | {speed:.1f} | {begun:.1f} |")
-    print(
-        f"ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}, {pairs} pairs; freed memory {'kept' if kept else 'handed back'})"
-    )
+    memory = "kept" if kept else "handed back"
+    spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}, {count_noun(pairs, 'pair')}; freed memory {memory}"
+    print(f"ratio {statistics.median(ratios):.2f} ({spread})")
 
 
 def main() -> None:
