@@ -35,6 +35,7 @@ from sightline.structures.gaze import Gaze
 from sightline.structures.protocols import Explainer
 from sightline.structures.regions import Region
 from sightline.training.engine import Engine
+from sightline.training.preconditions import require_finished
 from sightline.training.run import Run
 
 EXPLAINERS: Mapping[str, tuple[str, Explainer]] = {
@@ -219,8 +220,7 @@ def _choose_by_turns(cohort: Cohort, most: int) -> list[int]:
 
 
 def _explain(run: Run, pictures: Sequence[_Picture], out: Path, names: Sequence[str], engine: Engine) -> None:
-    if not run.done:
-        raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
+    require_finished(run)
     unknown = [name for name in names if name not in EXPLAINERS]
     if unknown:
         raise RecipeError(f"There is no explainer {', '.join(unknown)}.", f"Known: {', '.join(EXPLAINERS)}.")

@@ -26,6 +26,7 @@ from sightline.structures.evidence import forward_evidence
 from sightline.structures.frame import Frame
 from sightline.structures.regions import ScoredBox
 from sightline.training.engine import Engine
+from sightline.training.preconditions import require_finished
 from sightline.training.run import Run
 
 if TYPE_CHECKING:
@@ -217,8 +218,7 @@ def _require_image_view(run: Run) -> View:
         raise RunError(f"{run.folder} was trained on patches of CTs.", "Give a Cohort of patches.")
     if view.crop is not None:
         raise RunError(f"{run.folder} was trained on squares around experts' boxes.", "Give the run that finds them.")
-    if not run.done:
-        raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
+    require_finished(run)
     return view
 
 

@@ -231,8 +231,10 @@ def collect_facts(run: Run) -> RunFacts:
     Raises:
         RunError: it is not finished.
     """
-    if not run.done:
-        raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
+    # what predicts with a graph imports this file, and no torch
+    from sightline.training.preconditions import require_finished
+
+    require_finished(run)
     recipe = run.recipe
     return RunFacts(
         folder=run.folder,

@@ -94,6 +94,8 @@ def unpack_capsule(path: Path, folder: Path) -> Capsule:
     Raises:
         RunError: no capsule, a file that is missing, strange, doubled or changed.
     """
+    if not path.is_file():
+        raise RunError(f"There is no capsule {path}.", "Name a file that `sightline capsule` wrote.")
     try:
         with zipfile.ZipFile(path) as file:
             names = file.namelist()

@@ -22,6 +22,7 @@ from sightline.errors import GeometryError, RunError
 from sightline.inference.onnx.model_file import GRAPH, ModelFacts, make_session, write_facts
 from sightline.io.files import digest_file
 from sightline.structures.evidence import Evidence, FeatureTap
+from sightline.training.preconditions import require_finished
 from sightline.training.run import Run
 from sightline.training.serialization import Catalogue, to_plain
 
@@ -97,8 +98,7 @@ def export_onnx(
         RunError: not finished, a package is missing, the network has no graph, or the graph says something else than
             the network; nothing is written then.
     """
-    if not run.done:
-        raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
+    require_finished(run)
     require_onnx()
     network = NamedOutputs(run.network(), independent=run.recipe.independent).eval()
     size = find_input_size(network, run)

@@ -8,6 +8,7 @@ import pytest
 from support.cohorts import make_cohort, tiny_recipe
 
 from sightline.errors import RunError
+from sightline.evaluation.evaluate import evaluate
 from sightline.evaluation.evidence.capsule import write_capsule
 from sightline.evaluation.evidence.verification import verify_capsule
 from sightline.evaluation.result import read_capsule_digest
@@ -18,8 +19,10 @@ from sightline.evaluation.tables.report import write_table
 from sightline.evaluation.tables.run_table import run_table
 from sightline.evaluation.tables.summary import summarise
 from sightline.evaluation.tables.table import Row, Table
+from sightline.inference.network_output import collect_facts
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
+from sightline.training.run import open_run
 
 REPLICATES = 60
 BASELINE = tiny_recipe(guidance=None, weight=0.0, steps=2)
@@ -116,7 +119,17 @@ def test_predictions_of_other_test_cases_are_refused(cohort, capsule, tmp_path):
     assert "holds no predictions called 'test'" in str(run(tmp_path, cohort).rows[0].why_not)
 
 
+def test_what_needs_weights_says_that_a_capsule_has_none(cohort, capsule, tmp_path):
+    taken = open_run(run(tmp_path, cohort, capsules=(capsule.path,)).rows[0].folders[0], CATALOGUE)
+    with pytest.raises(RunError, match=r"taken from a capsule, which holds no weights.*"):
+        collect_facts(taken)
+    # saved predictions of the test cases can be asked for all the same
+    assert len(evaluate(taken, cohort.split("test"), "test").predictions) == len(cohort.split("test"))
+
+
 def test_a_folder_that_is_there_stays_and_a_damaged_capsule_gives_nothing(capsule, tmp_path):
+    with pytest.raises(RunError, match="There is no capsule"):
+        take_over_runs((tmp_path / "gone.capsule",), {tmp_path / "runs" / "a": ()})
     with pytest.raises(RunError, match="is no capsule"):
         (tmp_path / "torn.capsule").write_bytes(capsule.path.read_bytes()[:-200])
         take_over_runs((tmp_path / "torn.capsule",), {tmp_path / "runs" / "a": ()})
