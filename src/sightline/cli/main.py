@@ -20,15 +20,13 @@ from sightline.cli.evidence import (
     Readers,
     Shortcuts,
     Stress,
-    Verify,
-    WriteCapsule,
 )
 from sightline.cli.marks import MarksCommand, ReadsCommand
 from sightline.cli.node import MakeGate, NodeCommand, Serve
 from sightline.cli.options import require_sound
 from sightline.cli.runs import Assemble, Evaluate, MakeEnsemble, Train
 from sightline.cli.serve import Dissect, Explain, Export, Predict
-from sightline.cli.tables import CompareAnswers, Demo, MakeTable, Recipes, SearchFields, Version
+from sightline.cli.tables import CompareAnswers, Demo, MakeTable, Recipes, SearchFields, Verify, Version, WriteCapsule
 from sightline.cli.workstation import AccountsCommand, ServeWorkstation
 from sightline.errors import SightlineError
 

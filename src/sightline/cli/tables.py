@@ -1,4 +1,4 @@
-"""Tables, recipes, the demo and the version."""
+"""Tables and their capsules, recipes, the demo and the version."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import OmitArgPrefixes, Positional
 
 from sightline import __version__
-from sightline.cli.options import DeviceOptions, Precision, RecipeOptions, collect_changes, hold_folder, make_engine
+from sightline.cli.options import (
+    DeviceOptions,
+    Precision,
+    RecipeOptions,
+    collect_changes,
+    hold_empty_folder,
+    hold_folder,
+    make_engine,
+)
+from sightline.errors import count_noun
 
 if TYPE_CHECKING:
     from sightline.evaluation.tables.engines.local import TableEngine
@@ -94,6 +103,57 @@ class MakeTable:
         from sightline.evaluation.tables.engines.local import LocalEngine
 
         return LocalEngine(self.parallel)
+
+
+@dataclass(frozen=True)
+class WriteCapsule:
+    """Pack a finished table into one file from which anyone can recompute every number; it holds no pictures."""
+
+    table: Positional[Path]
+    """Folder that `sightline table` wrote."""
+    out: Path
+    """File to write, e.g. table.capsule."""
+
+    @hold_folder(lambda command: command.out, hold_empty_folder)
+    def run(self) -> int:
+        """Write, and print the digest to be published beside the numbers."""
+        from sightline.evaluation.evidence.capsule import write_capsule
+
+        made = write_capsule(self.table, self.out)
+        print(f"{made.path}: {count_noun(made.files, 'file')}, {made.bytes / 1e6:.2f} MB")
+        print(f"digest {made.digest}")
+        print(f"anyone can check it: sightline verify {made.path.name} --digest {made.digest[:12]}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Recompute every number of a capsule and say which split was used for each choice; exit code 1 on a mismatch."""
+
+    capsule: Positional[Path]
+    """File that `sightline capsule` wrote."""
+    digest: str | None = None
+    """The digest that was published beside the numbers (twelve digits or more)."""
+
+    def run(self) -> int:
+        """Verify and print the verdict."""
+        from sightline.evaluation.evidence.verification import verify_capsule
+        from sightline.papers.catalogue import CATALOGUE
+
+        found = verify_capsule(self.capsule, CATALOGUE, published=self.digest)
+        for fact in found.facts:
+            print(fact)
+        for problem in found.problems[:20]:
+            print(f"MISMATCH: {problem}", file=sys.stderr)
+        if not found.holds:
+            print(f"{self.capsule} does not hold: {count_noun(len(found.problems), 'problem')}", file=sys.stderr)
+            return 1
+        assert found.capsule is not None
+        print(f"{self.capsule} holds: {found.numbers} numbers came out again; digest {found.capsule.digest}")
+        if self.digest is None:
+            print("Compare the digest with the one published beside the numbers: a forgery that is consistent "
+                  "throughout shows there alone.")  # fmt: skip
+        return 0
 
 
 @dataclass(frozen=True)

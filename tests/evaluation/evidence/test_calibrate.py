@@ -16,7 +16,9 @@ from sightline.evaluation.evidence.comparison import compare_methods, compare_ru
 from sightline.evaluation.evidence.numbers import compute_evidence
 from sightline.metrics.calibration.recalibration import recalibrate
 from sightline.papers.catalogue import CATALOGUE
+from sightline.papers.combined import build_ensemble_recipe
 from sightline.structures.case import Cohort
+from sightline.training.assemble import assemble
 from sightline.training.engine import Engine
 from sightline.training.run import open_run
 from sightline.training.train import train
@@ -154,3 +156,20 @@ def test_the_commands_run(world, tmp_path, capsys):
     (row,) = csv.DictReader((tmp_path / "p" / "studies.csv").open(encoding="utf-8"))
     assert row["called at miss rate 0.2"] in ("fracture", "not fracture")
     (runs[0].folder / "calibration.json").unlink()
+
+
+def test_runs_that_judge_together_are_the_ensemble_of_their_networks(world, tmp_path):
+    cohort, runs = world
+    recipe = build_ensemble_recipe([run.recipe for run in runs])
+    members = {f"members.{place}": run for place, run in enumerate(runs)}
+    both = assemble(recipe, cohort, members, tmp_path / "both", CATALOGUE)
+    found = compare_runs(runs, [both], cohort.split("test"), replicates=50, engine=QUIET, together=(2, 1))
+    assert "2 networks together" in found.names[0] and not found.maps
+    brier = next(c for c in found.leading if c.name.startswith("Brier"))
+    assert brier.difference == pytest.approx(0.0, abs=1e-6) and brier.value_a != pytest.approx(0.25, abs=1e-9)
+    alone = compare_runs(runs[:1], [both], cohort.split("test"), replicates=50, engine=QUIET)
+    assert abs(next(c for c in alone.leading if c.name.startswith("Brier")).difference) > 1e-6
+    with pytest.raises(RunError, match="2 runs cannot judge together by 3"):
+        compare_runs(runs, [both], cohort.split("test"), replicates=50, engine=QUIET, together=(3, 1))
+    with pytest.raises(RunError, match="1 run cannot judge together by 0"):
+        compare_runs(runs, [both], cohort.split("test"), replicates=50, engine=QUIET, together=(2, 0))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sightline.errors import RunError
+from sightline.errors import RunError, count_noun
 from sightline.evaluation.evaluate import evaluate
 from sightline.evaluation.map_scoring import ROLES
 from sightline.evaluation.overlap import describe_known_cases
@@ -137,28 +137,46 @@ def compare_runs(
     positive: str | None = None,
     replicates: int = 2000,
     engine: Engine | None = None,
+    together: tuple[int, int] = (1, 1),
 ) -> MethodComparison:
     """Evaluate finished runs on a cohort, where that was not done before, and compare them.
 
-    Thresholds are the operating points by Youden that `sightline calibrate` fixed for each run.
+    Thresholds are the operating points by Youden that `sightline calibrate` fixed for each run. Where several runs of a
+    method judge `together`, those named one after the other are an ensemble: the mean of their probabilities, as
+    `Ensemble` has it (Lakshminarayanan 2017), from saved predictions. Its maps are not compared.
+
+    Args:
+        runs_a: trainings of method a; of an ensemble, all members of the first one, then those of the next.
+        runs_b: of method b.
+        cohort: cases with the runs' classes.
+        name: what the evaluations are called.
+        margin: the largest loss that is accepted, or None.
+        positive: the positive class; None: the last one.
+        replicates: bootstrap samples and swaps.
+        engine: device and workers.
+        together: how many runs of a, and of b, make one ensemble.
 
     Raises:
-        RunError: no run of a method, one that is not finished, or one that is named twice.
+        RunError: no run of a method, one that is not finished, one that is named twice, or runs that make no whole
+            number of ensembles.
         CohortError: a cohort of other classes.
     """
     if not runs_a or not runs_b:
         raise RunError("A comparison needs runs of both methods.", "Name runs before and after --with.")
     require_each_once(runs_a)
     require_each_once(runs_b)
-    names = name_methods((runs_a, runs_b))
-    ours, theirs = ([evaluate(run, cohort, name, engine=engine) for run in runs] for runs in (runs_a, runs_b))
+    names = name_methods((runs_a, runs_b), together)
+    ours, theirs = (
+        _average_members([evaluate(run, cohort, name, engine=engine) for run in runs], members)
+        for runs, members in zip((runs_a, runs_b), together, strict=True)
+    )
     found = compare_methods(
         [one.predictions for one in ours],
         [one.predictions for one in theirs],
         names=(names[0], names[1]),
         thresholds=(
-            [_read_youden_threshold(run, positive) for run in runs_a],
-            [_read_youden_threshold(run, positive) for run in runs_b],
+            [_read_youden_threshold(run, positive) for run in runs_a] if together[0] == 1 else [],
+            [_read_youden_threshold(run, positive) for run in runs_b] if together[1] == 1 else [],
         ),
         margin=margin,
         positive=positive,
@@ -176,6 +194,27 @@ def compare_runs(
     return found
 
 
+def _average_members(evaluations: Sequence[Evaluation], members: int) -> list[Evaluation]:
+    """Each `members` evaluations as one, whose probabilities are their mean; alone they stay as they are.
+
+    Raises:
+        RunError: they make no whole number of ensembles.
+    """
+    if members == 1:
+        return list(evaluations)
+    if members < 1 or len(evaluations) % members:
+        raise RunError(
+            f"{count_noun(len(evaluations), 'run')} cannot judge together by {members}.",
+            "Name all members of the first ensemble, then all of the next.",
+        )
+    tables = align([one.predictions for one in evaluations])
+    groups = [tables[start : start + members] for start in range(0, len(tables), members)]
+    return [
+        Evaluation(replace(group[0], probabilities=np.mean([one.probabilities for one in group], axis=0), alone=None))
+        for group in groups
+    ]
+
+
 def _compare_maps(ours: Sequence[Evaluation], theirs: Sequence[Evaluation], replicates: int) -> Iterator[Comparison]:
     """Paired differences of each map measure over patients and trainings, for each role of marks that there is."""
     for role in ROLES:
@@ -190,9 +229,15 @@ def _compare_maps(ours: Sequence[Evaluation], theirs: Sequence[Evaluation], repl
             yield replace(found, name=f"{found.name} ({role})")
 
 
-def name_methods(methods: Sequence[Sequence[Run]]) -> tuple[str, ...]:
+def name_methods(methods: Sequence[Sequence[Run]], together: Sequence[int] = ()) -> tuple[str, ...]:
     """What methods are called: the title of their runs without the seed, their number, and the folder if need be."""
-    counted = [_read_title(runs[0]) + ("" if len(runs) == 1 else f" ({len(runs)} trainings)") for runs in methods]
+    counted = []
+    for place, runs in enumerate(methods):
+        members = together[place] if together else 1
+        title = " + ".join(dict.fromkeys(_read_title(run) for run in runs[:members]))
+        title += f", {members} networks together" if members > 1 else ""
+        number = len(runs) // max(1, members)
+        counted.append(title + ("" if number == 1 else f" ({number} trainings{' of each' if members > 1 else ''})"))
     return tuple(separate_names(counted, [runs[0].folder for runs in methods]))
 
 
