@@ -102,12 +102,25 @@ def test_what_is_no_dicom_file_is_rejected_with_a_remedy(predicted):
     assert row["file"].endswith("c.png") and "not a DICOM file" in row["reason"] and "--as" in row["remedy"]
 
 
-def test_the_same_again_by_another_process(predicted, run, studies, tmp_path):
+def call(words, capsys):
+    """The command in this process: what it says on standard error."""
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    return capsys.readouterr().err
+
+
+def start(words, capsys):
+    """The command in a process of its own."""
     program = "import sys; from sightline.cli.main import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", program, "predict", str(run.folder), str(studies), "--out", str(tmp_path / "out"),
-               "--as", "dicom", "--device", "cpu", "--quiet"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "private one" in done.stderr
+    return subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True).stderr
+
+
+# tests/io/dicom_results/test_objects.py compares the objects of two processes
+@pytest.mark.parametrize("ask", [call, pytest.param(start, marks=pytest.mark.slow)], ids=["command", "process"])
+def test_the_command_writes_the_same_again(predicted, run, studies, tmp_path, capsys, ask):
+    words = ["predict", str(run.folder), str(studies), "--out", str(tmp_path / "out"), "--as", "dicom"]
+    assert "private one" in ask([*words, "--device", "cpu", "--quiet"], capsys)
     first = {path.name: path.read_bytes() for path in (predicted / "dicom").rglob("*.dcm")}
     assert first == {path.name: path.read_bytes() for path in (tmp_path / "out" / "dicom").rglob("*.dcm")}
 

@@ -30,13 +30,14 @@ from sightline.training.train import train
 
 QUIET = Engine(device="cpu", quiet=True)
 LEVELS = ("T12", "L1", "L2")
-SHAPE = (44, 50, 70)
-# 2 mm voxels; indices grow to the left, to the back and to the head, as a scanner's columns, rows and slices do
-AFFINE = np.array([[-2.0, 0, 0, 40], [0, -2.0, 0, 50], [0, 0, 2.0, -60], [0, 0, 0, 1]])
+SHAPE = (44, 50, 24)
+# pixels of 2 mm in slices of 6 mm; indices grow to the left, the back and the head, as a scanner's columns, rows and
+# slices do
+AFFINE = np.array([[-2.0, 0, 0, 40], [0, -2.0, 0, 50], [0, 0, 6.0, -60], [0, 0, 0, 1]])
 
 
 def vertebrae():
-    return tuple(Vertebra(LABELS[level], (22.0 - 2 * n, 24.0 - 3 * n, 52.0 - 15 * n)) for n, level in enumerate(LEVELS))
+    return tuple(Vertebra(LABELS[level], (22.0 - 2 * n, 24.0 - 3 * n, 18.0 - 6 * n)) for n, level in enumerate(LEVELS))
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +49,8 @@ def scan(tmp_path_factory):
     mask = np.zeros(SHAPE, dtype=np.uint8)
     for one in vertebrae():
         i, j, k = (round(c) for c in one.centre)
-        body = (slice(i - 7, i + 7), slice(j - 6, j + 6), slice(k - 5, k + 5))
-        arch = (slice(i - 1, i + 1), slice(j + 6, j + 18), slice(k - 2, k + 2))
+        body = (slice(i - 7, i + 7), slice(j - 6, j + 6), slice(k - 2, k + 2))
+        arch = (slice(i - 1, i + 1), slice(j + 6, j + 18), slice(k - 1, k + 1))
         for part in (body, arch):
             values[part], mask[part] = 500, one.label
     (place / "ct").mkdir()
@@ -68,8 +69,8 @@ def scan(tmp_path_factory):
             k + 1,
         )
         data.PositionReferenceIndicator, data.AcquisitionNumber, data.KVP = "", 1, "120"
-        data.ImageOrientationPatient, data.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [-40.0, -50.0, -60.0 + 2 * k]
-        data.PixelSpacing, data.SliceThickness = [2.0, 2.0], 2.0
+        data.ImageOrientationPatient, data.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [-40.0, -50.0, -60.0 + 6 * k]
+        data.PixelSpacing, data.SliceThickness = [2.0, 2.0], 6.0
         data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 15, 1
         data.RescaleSlope, data.RescaleIntercept, data.RescaleType = "1", "0", "HU"
         data.PixelData = np.ascontiguousarray(values[:, :, k].T).tobytes()

@@ -49,11 +49,11 @@ def deflated(rows, columns, stated, real):
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     size = [element(0x00280010 + i, b"US", struct.pack("<H", x)) for i, x in enumerate((rows, columns))]
     pixels = struct.pack("<HH", 0x7FE0, 0x0010) + b"OW\0\0" + struct.pack("<L", stated)
-    out = [packer.compress(b"".join(size) + pixels)]
-    while real > 0:
-        out.append(packer.compress(bytes(min(real, 10_000_000))))
-        real -= 10_000_000
-    return head(DeflatedExplicitVRLittleEndian) + b"".join(out) + packer.flush()
+    out = packer.compress(b"".join(size) + pixels) + packer.flush(zlib.Z_FULL_FLUSH)
+    # zeros behind a full flush are the same bytes each time: packed once
+    whole, rest = divmod(real, 10_000_000)
+    out += (packer.compress(bytes(10_000_000)) + packer.flush(zlib.Z_FULL_FLUSH)) * whole if whole else b""
+    return head(DeflatedExplicitVRLittleEndian) + out + packer.compress(bytes(rest)) + packer.flush()
 
 
 def many(count):
@@ -71,11 +71,11 @@ def test_a_deflate_bomb_costs_neither_time_nor_memory(tmp_path):
         "from pathlib import Path\n"
         "from sightline.errors import UnreadableFile\n"
         "from sightline.io.image import read_image\n"
-        "start = time.perf_counter()\n"
+        "start = time.process_time()\n"
         "try:\n    read_image(Path(sys.argv[1]))\n"
         "except UnreadableFile as error:\n    print('refused' if 'deflated' in str(error) else error)\n"
         "held = re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())\n"
-        "print(time.perf_counter() - start, int(held[1]) / 1e3)\n"
+        "print(time.process_time() - start, int(held[1]) / 1e3)\n"
     )
     said = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True).stdout.split()
     assert said[0] == "refused"
@@ -86,10 +86,10 @@ def test_a_deflate_bomb_costs_neither_time_nor_memory(tmp_path):
 def test_400_000_elements_are_refused_at_once(tmp_path):
     path = tmp_path / "many.dcm"
     path.write_bytes(many(400_000))
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(UnreadableFile, match="20,000 elements"):
         require_bounds(path)
-    assert time.perf_counter() - start <= 0.5
+    assert time.process_time() - start <= 0.5
 
 
 ITEM = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
