@@ -34,13 +34,13 @@ def test_power_is_the_closed_form(pilot):
     large = delong(a[0], b[0])
     error = (large.high - large.low) / 2 / 1.96 * np.sqrt(6000 / 300)
     expected = norm.cdf(0.06 / error - 1.96)
-    found = simulate_power(one, 0.06, patients=300, studies=400)
+    found = simulate_power(one, 0.06, patients=300, studies=300)
     assert found.power == pytest.approx(expected, abs=0.07)
     assert found.low < found.power < found.high
 
 
 def test_no_difference_gives_five_percent(pilot):
-    found = simulate_power(Pilot.from_runs(pilot[0][:1], pilot[1][:1]), 0.0, patients=200, studies=400)
+    found = simulate_power(Pilot.from_runs(pilot[0][:1], pilot[1][:1]), 0.0, patients=200, studies=300)
     assert found.power <= 0.085
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.special import expit, logit
@@ -123,6 +124,14 @@ class Pilot:
             )
         return replace(self, a=moved)
 
+    @cached_property
+    def _rows_of_patients(self) -> list[np.ndarray]:
+        """Rows of each patient, patients in the order of their names: found once for all studies."""
+        _, patient, counts = np.unique(
+            np.asarray(self.table.patient_ids, dtype=str), return_inverse=True, return_counts=True
+        )
+        return np.split(np.argsort(patient, kind="stable"), np.cumsum(counts)[:-1])
+
     def draw(
         self, random: np.random.Generator, *, patients: int, trainings: int, prevalence: float | None = None
     ) -> tuple[list[Predictions], list[Predictions]]:
@@ -134,22 +143,21 @@ class Pilot:
             trainings: of each method.
             prevalence: share of patients with a positive case; None: as in the pilot.
         """
-        names, patient = np.unique(np.asarray(self.table.patient_ids, dtype=str), return_inverse=True)
         truth = self.table.labels == self.positive
-        has = np.bincount(patient, weights=truth, minlength=names.size) > 0
+        rows_of = self._rows_of_patients
         if prevalence is None:
-            chosen = random.integers(0, names.size, patients)
+            chosen = random.integers(0, len(rows_of), patients)
         else:
             some = random.binomial(patients, prevalence)
+            has = np.array([truth[rows].any() for rows in rows_of])
             pools = np.flatnonzero(has), np.flatnonzero(~has)
             if not (pools[0].size and pools[1].size):
                 raise RunError(
-                    f"Of {names.size} patients of the pilot {pools[0].size} have a positive case: no other prevalence "
-                    "can be drawn from them.",
+                    f"Of {len(rows_of)} patients of the pilot {pools[0].size} have a positive case: no other "
+                    "prevalence can be drawn from them.",
                     "Leave the prevalence as in the pilot, or give a pilot with both kinds of patients.",
                 )
             chosen = np.concatenate([random.choice(pools[0], some), random.choice(pools[1], patients - some)])
-        rows_of = [np.flatnonzero(patient == p) for p in range(names.size)]
         rows = np.concatenate([rows_of[p] for p in chosen])
         ids = np.repeat(np.arange(patients), [len(rows_of[p]) for p in chosen])
         methods = []
