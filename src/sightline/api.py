@@ -217,7 +217,7 @@ def predict(
             run.recipe.see(inputs),
             run.recipe.view,
             batch_size=max(16, run.recipe.batch_size),
-            device=engine.fabric("32-true").device,
+            device=engine.find_device(),
             workers=engine.workers,
             quiet=engine.quiet,
             independent=run.recipe.independent,

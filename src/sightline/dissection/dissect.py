@@ -111,7 +111,7 @@ def dissect(
     cohort = _choose_cases(run, cohort, split)
     name = _choose_positive(run, options.positive)
     view = run.recipe.view
-    device = engine.fabric("32-true").device
+    device = engine.find_device()
     network = to_channels_last(run.network().to(device))
     reader = UnitLayer(network, layer or choose_layer(network))
     stamp = _stamp(run, reader.name, cohort, split, top)

@@ -76,8 +76,8 @@ def evaluate(
     )
     if kept is not None:
         return _recalibrate(run, kept) if calibrated else kept
-    fabric = engine.fabric("32-true")
-    if fabric.device.type == "cpu":
+    device = engine.find_device()
+    if device.type == "cpu":
         keep_freed_memory()
     network = run.network()
     keep_features(network, engine.features, view)
@@ -86,7 +86,7 @@ def evaluate(
         cohort,
         view,
         batch_size=max(16, run.recipe.batch_size),
-        device=fabric.device,
+        device=device,
         workers=engine.workers,
         quiet=engine.quiet,
         title=f"predict {name}",

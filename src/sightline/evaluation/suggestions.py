@@ -99,7 +99,7 @@ def suggest_cases(
         raise RunError(f"{run.folder} reads volumes.", "Cases are suggested for runs of radiographs.")
     require_same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
     engine = engine or Engine()
-    device = engine.fabric("32-true").device
+    device = engine.find_device()
     output = predict(
         run.network(), cohort, view, device=device, quiet=engine.quiet,
         independent=run.recipe.independent,

@@ -224,7 +224,7 @@ def _explain(run: Run, pictures: Sequence[_Picture], out: Path, names: Sequence[
     unknown = [name for name in names if name not in EXPLAINERS]
     if unknown:
         raise RecipeError(f"There is no explainer {', '.join(unknown)}.", f"Known: {', '.join(EXPLAINERS)}.")
-    device = engine.fabric("32-true").device
+    device = engine.find_device()
     network = run.network().to(device).eval()
     checks = _check_explainers(network, pictures, names, device)
     lines = [

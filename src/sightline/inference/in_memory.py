@@ -230,7 +230,7 @@ def predict_pictures(run: Run, images: Sequence[Image], engine: Engine | None = 
         SightlineError: the first file that cannot be read (`predict_files` lists such files and continues instead).
     """
     view = _require_image_view(run)
-    device = (engine or Engine()).fabric("32-true").device
+    device = (engine or Engine()).find_device()
     facts, network = collect_facts(run), TorchNetwork(run, device)
     every: list[Image] = []
     for image in images:
@@ -265,7 +265,7 @@ def explain_picture(
     if target is not None and target not in run.classes:
         raise RecipeError(f"There is no class {target!r}.", f"Classes: {', '.join(run.classes)}.")
     view = _require_image_view(run)
-    device = (engine or Engine()).fabric("32-true").device
+    device = (engine or Engine()).find_device()
     network = run.network().to(device).eval()
     _, picture = read_picture_like(image)
     planes, frame = view.show(picture.pixels, picture.frame)

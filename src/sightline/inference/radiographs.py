@@ -69,7 +69,7 @@ def predict_files(
     engine = engine or Engine()
     facts = collect_facts(run)
     facts.picture_view()
-    network = TorchNetwork(run, engine.fabric("32-true").device)
+    network = TorchNetwork(run, engine.find_device())
     return read_files(facts, network, inputs, out, quiet=engine.quiet, study_table=study_table, dicom=dicom)
 
 

@@ -39,7 +39,7 @@ def find_weight_facts(name: str, tag: str) -> Facts:
     if tag in KNOWN:
         return KNOWN[tag]
     tagged = f"{name.split('.')[0]}.{tag}"
-    record = timm.get_pretrained_cfg(tagged if tagged in timm.list_pretrained() else name)
+    record = timm.get_pretrained_cfg(tagged if timm.is_model_pretrained(tagged) else name)
     return Facts(mean=tuple(record.mean), std=tuple(record.std))
 
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -80,6 +81,20 @@ class Engine:
                     f"This machine cannot train on {self.devices} x {self.device!r} in {precision!r}: {error}",
                     "Choose another --device, --devices or --precision; `auto` takes what there is.",
                 ) from None
+
+    def find_device(self) -> torch.device:
+        """The device that networks run on, as Fabric chooses it.
+
+        Raises:
+            RunError: this machine has no such device.
+        """
+        return _find_device(self.device, self.devices, self.strategy)
+
+
+@cache
+def _find_device(device: str, devices: int, strategy: str) -> torch.device:
+    # asked once: each new Fabric looks through every installed package
+    return Engine(device, devices, strategy).fabric("32-true").device
 
 
 # of glibc's mallopt

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -330,12 +330,6 @@ def _read_boxes(path: Path, recipe: Recipe, catalogue: Catalogue) -> MapBoxes:
 
 def describe_environment() -> dict[str, Any]:
     """Versions and machine: what a result depends on besides recipe and cohort."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "absent"
     return {
         "sightline": __version__,
         "code": compute_code_digest(),
@@ -345,9 +339,17 @@ def describe_environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "bfloat16": has_bfloat16(torch.device("cpu")),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
-        "packages": versions,
+        "packages": {name: _find_version(name) for name in PACKAGES},
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+
+
+@cache
+def _find_version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
 
 
 @lru_cache(maxsize=1)

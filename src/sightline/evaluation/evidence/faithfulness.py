@@ -133,7 +133,7 @@ def measure_faithfulness(
     if len(cohort) == 0:
         raise CohortError(f"Cohort {cohort.name!r} has no case to measure.", "Choose another split.")
     engine, taking = engine or Engine(), taking or PixelRemoval(orders=1, seed=SEED)
-    device = engine.fabric("32-true").device
+    device = engine.find_device()
     network, untrained = run.network().to(device).eval(), _build_untrained(run).to(device)
     rows: dict[str, list[FaithfulnessRow]] = {name: [] for name in explainers}
     notes: dict[str, str] = {}

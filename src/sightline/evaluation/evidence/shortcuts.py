@@ -93,7 +93,7 @@ def find_shortcuts(run: Run, cohort: Cohort, *, engine: Engine | None = None) ->
     require_both_classes(run, cohort)
     labels = [case.label for case in cohort]
     engine = engine or Engine()
-    device = engine.fabric("32-true").device
+    device = engine.find_device()
     network = run.network().to(device)
     seen: list[SeenCase] = []
     with show_progress("read", len(cohort), quiet=engine.quiet) as advance:

@@ -122,7 +122,7 @@ def stress_runs(
     cohort = methods[0][0].recipe.see(cohort)
     require_both_classes(methods[0][0], cohort)
     engine = engine or Engine()
-    device = engine.fabric("32-true").device
+    device = engine.find_device()
     asked = [SharedNetworks(each, device) for each in methods]
     names = [PLAIN, CROPPED, *CHANGES]
     # of each method and training, a row [changes, k] a case

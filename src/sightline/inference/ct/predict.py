@@ -87,7 +87,7 @@ def predict_cts(
     engine = engine or Engine()
     facts = collect_facts(run)
     _require_volume_view(facts)
-    network = TorchNetwork(run, engine.fabric("32-true").device)
+    network = TorchNetwork(run, engine.find_device())
     units = None
     if options.dissection is not None:
         from sightline.dissection.results import open_dissection

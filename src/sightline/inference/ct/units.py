@@ -141,7 +141,7 @@ def build_case_panel(run: Run, case: Case, dissection: Dissection, engine: Engin
     view = run.recipe.view
     if not isinstance(view, VolumeView):
         raise RunError(f"{run.folder} sees pictures; a case panel shows volumes.", "Use sightline explain.")
-    device = (engine or Engine()).fabric("32-true").device
+    device = (engine or Engine()).find_device()
     network = to_channels_last(run.network().to(device))
     units = open_units(digest_weights(run), network, dissection)
     volume = read_volume(case.image)
