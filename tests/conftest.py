@@ -26,8 +26,17 @@ def few_pictures(monkeypatch):
 
 
 @pytest.fixture
-def no_pictures(monkeypatch):
-    """Tables without pictures of the networks at work: for tests of what else a table says."""
+def no_charts(monkeypatch):
+    """Tables without charts of their numbers."""
+    report = "sightline.evaluation.tables.report"
+    for name in ("draw_forest_chart", "draw_learning_curves", "_build_reliance_section"):
+        monkeypatch.setattr(f"{report}.{name}", lambda *given: None)
+    monkeypatch.setattr(f"{report}.draw_charts", lambda *given: [])
+
+
+@pytest.fixture
+def no_pictures(monkeypatch, no_charts):
+    """Tables without charts and pictures of the networks at work: for tests of what else a table says."""
     monkeypatch.setattr("sightline.evaluation.tables.report.draw_table_pictures", lambda result: None)
 
 

@@ -281,12 +281,13 @@ def test_trained_run_reopens_without_the_weights_file():
 
 
 def test_sizes_that_do_not_work_are_named_with_those_that_do():
-    trunk = Backbone(name="swin_tiny_patch4_window7_224").build()
+    narrow = {"embed_dim": 24}
+    trunk = Backbone(name="swin_tiny_patch4_window7_224", options=narrow).build()
     with pytest.raises(GeometryError, match="cannot take images of 96 x 96 px") as caught:
         trunk(torch.zeros(1, 3, 96, 96))
     assert "--size 224" in caught.value.remedy
-    other = Backbone(name="swin_tiny_patch4_window7_224", options={"img_size": 96}).build()
-    assert other(torch.zeros(1, 3, 96, 96)).shape == (1, 768, 3, 3)
+    other = Backbone(name="swin_tiny_patch4_window7_224", options={**narrow, "img_size": 96}).build()
+    assert other(torch.zeros(1, 3, 96, 96)).shape == (1, 192, 3, 3)
     with pytest.raises(GeometryError, match="at least 63 px; it was given 48") as caught:
         AlexNet().build()(torch.zeros(1, 1, 48, 48))
     assert "1.32 times" in caught.value.remedy

@@ -17,6 +17,8 @@ from sightline.papers.catalogue import CATALOGUE
 from sightline.training.serialization import build_from_plain, to_plain
 
 SMALL = VolumeUNet(width=4, size=16)
+# MONAI's network of ten layers, an eighth as wide
+SLIM = {"widen_factor": 0.125}
 
 
 def built(config, n_classes=2, seed=0):
@@ -28,7 +30,7 @@ def cubes(n, side=16, seed=1):
     return torch.rand(n, 1, side, side, side, generator=torch.Generator().manual_seed(seed))
 
 
-def trained(network, steps=3):
+def trained(network, steps=3, passes=8):
     """A few steps, and running statistics that are those of the data."""
     optimiser = torch.optim.Adam(network.parameters(), 1e-2)
     network.train()
@@ -37,7 +39,7 @@ def trained(network, steps=3):
         functional.cross_entropy(network(cubes(6, seed=step)).logits, torch.tensor([0, 1] * 3)).backward()
         optimiser.step()
     with torch.no_grad():
-        for step in range(30):
+        for step in range(passes):
             network(cubes(6, seed=step))
     return network.eval()
 
@@ -122,7 +124,7 @@ def test_predictions_do_not_depend_on_the_batch_but_as_released(head):
     for norm in ("batch", "instance"):
         assert drift(trained(built(VolumeUNet(width=4, size=16, head=head, norm=norm)))) < 1e-3, norm
     assert drift(trained(built(VolumeUNet(width=4, size=16, head=head, norm="batch_always")))) > 0.1
-    assert head != "maps" or drift(trained(built(VolumeBackbone("resnet10", stages=1)), 1)) < 1e-3
+    assert head != "maps" or drift(trained(built(VolumeBackbone("resnet10", stages=1, options=SLIM)), 1)) < 1e-3
 
 
 def test_batch_always_keeps_no_statistics_and_batch_does():
@@ -195,7 +197,11 @@ def test_softmax_pooling_and_one_map():
 
 
 def test_explainers_work_on_volumes():
-    for config in (VolumeUNet(width=4, size=16), VolumeUNet(width=4, size=16, head="maps"), VolumeBackbone("resnet10")):
+    for config in (
+        VolumeUNet(width=4, size=16),
+        VolumeUNet(width=4, size=16, head="maps"),
+        VolumeBackbone("resnet10", options=SLIM),
+    ):
         network = built(config).eval()
         maps = GradCAM()(network, cubes(2), (1,))
         assert maps.shape[:2] == (2, 1) and maps.ndim == 5 and torch.isfinite(maps).all()
@@ -208,7 +214,11 @@ def test_explainers_work_on_volumes():
 
 
 def test_mixed_precision_and_channels_last_give_nearly_the_same():
-    for config in (SMALL, VolumeUNet(width=4, size=16, head="maps"), VolumeBackbone("resnet10", stages=2)):
+    for config in (
+        SMALL,
+        VolumeUNet(width=4, size=16, head="maps"),
+        VolumeBackbone("resnet10", stages=2, options=SLIM),
+    ):
         network = trained(built(config), 1)
         with torch.no_grad():
             plain = network(cubes(2)).logits
@@ -223,7 +233,7 @@ def test_mixed_precision_and_channels_last_give_nearly_the_same():
 
 
 def test_equal_seeds_give_equal_networks():
-    for config in (SMALL, VolumeBackbone("resnet10", stages=1)):
+    for config in (SMALL, VolumeBackbone("resnet10", stages=1, options=SLIM)):
         a, b, c = built(config), built(config), built(config, seed=1)
         assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
         assert any(not torch.equal(x, y) for x, y in zip(a.parameters(), c.parameters(), strict=True))
@@ -309,7 +319,7 @@ def test_every_family_computes_what_monais_network_does(name, stride, channels):
             p.copy_(by_size[tuple(p.shape)].pop(0))
     # the classifier on pooled features is the class maps, pooled
     last = next((m for m in reversed(list(net.modules())) if isinstance(m, nn.Linear)), None)
-    images = cubes(1, 64)
+    images = cubes(1, 2 * stride)
     with torch.no_grad():
         features = network.eval().features(images)
         if last is None:
@@ -356,8 +366,8 @@ def stored_resnet(path, prefix="module.", **options):
 
 def test_weights_in_the_manner_of_medical_net_are_loaded(tmp_path):
     path = tmp_path / "resnet10.safetensors"
-    net = stored_resnet(path, bias_downsample=False)
-    config = VolumeBackbone("resnet10", weights=str(tmp_path), options={"bias_downsample": False})
+    net = stored_resnet(path, bias_downsample=False, **SLIM)
+    config = VolumeBackbone("resnet10", weights=str(tmp_path), options={"bias_downsample": False, **SLIM})
     network = built(config)
     assert torch.equal(network.trunk.net[0][0].weight, net.conv1.weight)
     assert torch.equal(network.trunk.net[3][0].conv2.weight, net.layer4[0].conv2.weight)
@@ -368,9 +378,9 @@ def test_weights_in_the_manner_of_medical_net_are_loaded(tmp_path):
 
 def test_weights_of_something_else_are_refused(tmp_path):
     path = tmp_path / "resnet10.safetensors"
-    stored_resnet(path, bias_downsample=False)
+    stored_resnet(path, bias_downsample=False, **SLIM)
     with pytest.raises(RecipeError, match=r"lacks layer\d.*downsample") as caught:
-        VolumeBackbone("resnet10", weights=str(path)).build(2)
+        VolumeBackbone("resnet10", weights=str(path), options=SLIM).build(2)
     assert "bias_downsample" in caught.value.remedy
     with pytest.raises(RecipeError, match="do not belong to 'densenet121'"):
         VolumeBackbone("densenet121", weights=str(path)).build(2)

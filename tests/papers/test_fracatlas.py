@@ -14,7 +14,7 @@ from sightline.training.run import open_run
 from sightline.training.serialization import build_from_plain, to_plain
 
 QUIET = Engine(device="cpu", quiet=True)
-TINY = Changes(steps=2, size=96, batch_size=4, backbone="test_resnet", weights="none")
+TINY = Changes(steps=2, size=64, batch_size=4, backbone="test_resnet", weights="none")
 
 
 def test_rows_say_what_they_were_shown():
@@ -74,7 +74,9 @@ def test_the_table_runs_at_a_tiny_size(tiny_cohort, tmp_path, words):
     assert scores is not None and len(scores) > 0
 
 
-@pytest.mark.parametrize(("words", "members"), [("5% boxes, committee", 1), ("all boxes, committee", 3)])
+@pytest.mark.parametrize(
+    ("words", "members"), [pytest.param("5% boxes, committee", 1, marks=pytest.mark.slow), ("all boxes, committee", 3)]
+)
 def test_committees_judge_by_the_rows_they_are_named_after(tiny_cohort, tmp_path, words, members):
     table = find_table("localisers/fracatlas", "recommended", TINY, (words,))
     result = run_table(table, tiny_cohort, tmp_path, CATALOGUE, seeds=[0], engine=QUIET)

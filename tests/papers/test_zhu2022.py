@@ -129,7 +129,8 @@ def test_the_tables_share_their_rows():
 
 @pytest.mark.parametrize(
     ("name", "profile"),
-    [("zhu2022/table2", p) for p in PROFILES] + [("zhu2022/ablations", "paper"), ("zhu2022/ablations", "recommended")],
+    [("zhu2022/table2", p) for p in PROFILES]
+    + [pytest.param("zhu2022/ablations", "paper", marks=pytest.mark.slow), ("zhu2022/ablations", "recommended")],
 )
 def test_every_row_trains(gazed_cohort, tmp_path, name, profile):
     table = find_table(name, profile, TINY)
@@ -159,7 +160,7 @@ def test_every_row_trains(gazed_cohort, tmp_path, name, profile):
 
 
 def test_gaze_forms_the_map_and_training_the_weights(gazed_cohort, tmp_path):
-    recipe = apply_changes(find_recipe("gg-cam"), replace(TINY, size=64, steps=40, batch_size=6, rate=3e-3))
+    recipe = apply_changes(find_recipe("gg-cam"), replace(TINY, size=48, steps=40, batch_size=6, rate=3e-3))
     run = train(recipe, gazed_cohort, tmp_path / "run", CATALOGUE, QUIET)
     rows = list(csv.DictReader((run.folder / "history.csv").open()))
     error = [float(row["map_error"]) for row in rows]

@@ -240,7 +240,7 @@ def test_the_model_card_of_volumes_speaks_of_voxels(runs):
 
 
 @pytest.mark.parametrize("maps", [True, False])
-def test_tables_of_volumes_are_written(spines, tmp_path, few_pictures, maps):
+def test_tables_of_volumes_are_written(spines, tmp_path, few_pictures, no_charts, maps):
     recipes = [tiny_volume_recipe(title=t, model=TinyVolumeNet(maps), weight=0.0) for t in ("one", "two")]
     rows = (Row("one", recipes[0]), Row("two", recipes[1], reference="one"))
     table = Table("volumes", "Volumes", rows, "Two rows.", ("image-wise accuracy",))

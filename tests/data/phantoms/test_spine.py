@@ -20,7 +20,7 @@ SUBJECTS = 3
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory):
     folder = tmp_path_factory.mktemp("spines") / "phantom"
-    return folder, write_spines(folder, subjects=SUBJECTS, seed=18, spacing=1.0, prevalence=0.45)
+    return folder, write_spines(folder, subjects=SUBJECTS, seed=18, spacing=1.25, prevalence=0.45)
 
 
 @pytest.fixture(scope="module")

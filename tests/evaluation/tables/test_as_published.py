@@ -23,7 +23,7 @@ QUIET = Engine(device="cpu", quiet=True)
 FEW = PrintedDraws(draws=5, fewest=8, most=9)
 
 
-def test_medians_anova_and_printed_draws(gazed_cohort, tmp_path):
+def test_medians_anova_and_printed_draws(gazed_cohort, tmp_path, no_pictures):
     recipe = tiny_recipe(guidance=None, weight=0.0, steps=2)
     printed = {"image-wise recall for CHF, test": PublishedValue(0.5, 0.1)}
     rows = (Row("plain", recipe), Row("faster", replace(recipe, batch_size=4), "plain", printed))
