@@ -71,9 +71,10 @@ def test_the_numbers_of_a_capsule_come_out_again(file, digest):
 
 
 def test_every_file_has_its_line():
-    assert rooms.PAGE.read_text(encoding="utf-8") == rooms.write_rooms(), "run `make rooms`"
+    written = rooms.write_rooms()
+    assert rooms.PAGE.read_text(encoding="utf-8") == written, "run `make rooms`"
     assert rooms.first_line(rooms.SOURCE / "errors.py").startswith("Errors a user can act on")
-    assert not [line for line in rooms.write_rooms().splitlines() if line.endswith(": ")], "a file without a first line"
+    assert not [line for line in written.splitlines() if line.endswith(": ")], "a file without a first line"
 
 
 def test_the_tour_runs_as_written(tmp_path, monkeypatch, few_pictures):
