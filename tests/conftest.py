@@ -20,6 +20,7 @@ def tiny_cohort(tmp_path_factory):
 @pytest.fixture
 def few_pictures(monkeypatch):
     """Reports of tables with two studies by each method in place of six: pictures take longer than tiny trainings."""
+    monkeypatch.setattr("sightline.plots.html_report.SMALL_BYTES", 1 << 30)
     pictures = "sightline.evaluation.tables.pictures"
     for name, number in {"COMPARED": 2, "IN_FULL": 1, "SHEET": 4}.items():
         monkeypatch.setattr(f"{pictures}.{name}", number)
@@ -28,6 +29,7 @@ def few_pictures(monkeypatch):
 @pytest.fixture
 def no_charts(monkeypatch):
     """Tables without charts of their numbers."""
+    monkeypatch.setattr("sightline.plots.html_report.SMALL_BYTES", 1 << 30)
     report = "sightline.evaluation.tables.report"
     for name in ("draw_forest_chart", "draw_learning_curves", "_build_reliance_section"):
         monkeypatch.setattr(f"{report}.{name}", lambda *given: None)
