@@ -54,8 +54,10 @@ def evaluate(
         CohortError: other classes, or marks that are proposals of this very run.
     """
     cohort = run.recipe.see(cohort)
-    if not run.done and (taken := read_taken_evaluation(run.folder, name, cohort)) is not None:
-        return taken
+    if not run.done:
+        taken = read_taken_evaluation(run.folder, name, cohort, calibrated=calibrated)
+        if taken is not None:
+            return taken
     require_finished(run)
     require_same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
     _refuse_own_proposals(run, cohort)

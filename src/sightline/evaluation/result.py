@@ -166,7 +166,7 @@ def _read_energies(path: Path) -> NDArray[np.float64]:
     return np.loadtxt(path, skiprows=1, ndmin=1)
 
 
-def read_evaluation(run: Path, test: str) -> Evaluation:
+def read_evaluation(run: Path, test: str, *, calibrated: bool = True) -> Evaluation:
     """An evaluation from its tables; of maps, where their windows lay.
 
     Raises:
@@ -189,7 +189,7 @@ def read_evaluation(run: Path, test: str) -> Evaluation:
         BoxScores.read(files.printed_box_scores) if files.printed_box_scores.is_file() else None,
         gaze_scores=GazeScores.read(files.gaze_scores) if files.gaze_scores.is_file() else None,
     )
-    record = CalibrationRecord.read(run)
+    record = CalibrationRecord.read(run) if calibrated else None
     return found if record is None else replace(found, predictions=record.apply(predictions))
 
 
@@ -209,13 +209,14 @@ def read_capsule_digest(run: Path) -> str | None:
         raise RunError(f"{run / FROM_CAPSULE} is damaged ({error}).", f"Delete {run} and begin again.") from None
 
 
-def read_taken_evaluation(run: Path, test: str, cohort: Cohort) -> Evaluation | None:
+def read_taken_evaluation(run: Path, test: str, cohort: Cohort, *, calibrated: bool = True) -> Evaluation | None:
     """What a run that was taken from a capsule says of a cohort; None of a run that has weights or is to get them.
 
     Args:
         run: its folder.
         test: what the evaluation is called.
         cohort: the cases, as the recipe sees them.
+        calibrated: as `evaluate` has it.
 
     Raises:
         RunError: the capsule held no such predictions, or of other cases.
@@ -225,7 +226,7 @@ def read_taken_evaluation(run: Path, test: str, cohort: Cohort) -> Evaluation | 
     remedy = f"Use the cohort that the capsule was made with; or delete {run} and train it here."
     if not EvaluationFiles(run / "predictions", test).predictions.is_file():
         raise RunError(f"{run} was taken from a capsule, which holds no predictions called {test!r}.", remedy)
-    found = read_evaluation(run, test)
+    found = read_evaluation(run, test, calibrated=calibrated)
     of = found.predictions
     truth = [of.classes[label] for label in of.labels]
     tested = list(zip(of.case_ids, of.study_ids, of.patient_ids, truth, strict=True))

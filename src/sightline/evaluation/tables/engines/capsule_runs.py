@@ -7,7 +7,6 @@ the same recipe on the same cases has the same name there as here.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from sightline.errors import count_noun
 from sightline.evaluation.evidence.capsule import make_temporary_folder, unpack_capsule
-from sightline.io.files import write_text
+from sightline.io.files import write_new_folder, write_text
 from sightline.training.run import FROM_CAPSULE
 
 
@@ -56,8 +55,9 @@ def take_over_runs(
                 if folder not in trained and not folder.exists() and (runs / folder.name / "cohort.json").is_file()
             ]
             for folder in here:
-                write_text(runs / folder.name / FROM_CAPSULE, f"{capsule.digest}\n")
-                _move_whole(runs / folder.name, folder)
+                with write_new_folder(folder) as whole:
+                    shutil.copytree(runs / folder.name, whole, dirs_exist_ok=True)
+                    write_text(whole / FROM_CAPSULE, f"{capsule.digest}\n")
             taken += here
             count = count_noun(len(here), "training")
             say(f"{capsule.path.name} (digest {capsule.digest[:12]}): {count} taken over")
@@ -73,15 +73,3 @@ def _list_weights_needed(wanted: Mapping[Path, Sequence[Path]], held: set[str]) 
         found |= needed
         asking += needed
     return found
-
-
-def _move_whole(source: Path, folder: Path) -> None:
-    """A run's folder is there with all its files, or is not there."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        shutil.copytree(source, partial)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
