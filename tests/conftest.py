@@ -26,6 +26,29 @@ def few_pictures(monkeypatch):
         monkeypatch.setattr(f"{pictures}.{name}", number)
 
 
+def draw_coarsely(patch):
+    """Drawings at a third of their width and height, and pages without WebP."""
+    patch.setattr("sightline.plots.html_report.SMALL_BYTES", 1 << 30)
+    for room in ("plots.canvas", "plots.charts", "dissection.figures"):
+        patch.setattr(f"sightline.{room}.DPI", 40)
+
+
+@pytest.fixture
+def coarse_pictures(monkeypatch):
+    """Coarse drawings: for tests of what else is written."""
+    draw_coarsely(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def small_galleries():
+    """Galleries of units with two cases in detail and six at a glance, and coarse drawings."""
+    with pytest.MonkeyPatch.context() as patch:
+        draw_coarsely(patch)
+        patch.setattr("sightline.dissection.gallery.COLLAGE", 6)
+        patch.setattr("sightline.dissection.gallery.STRONGEST", 2)
+        yield
+
+
 @pytest.fixture
 def no_charts(monkeypatch):
     """Tables without charts of their numbers."""

@@ -61,6 +61,7 @@ def test_step_sides_are_the_same_update():
     assert step.difference(network, plain) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_step_through_a_map_runs_and_is_the_plain_step_without_one(monkeypatch):
     chosen = explained_step.settings("cpu", toy=True)
     result = explained_step.measure(chosen)

@@ -29,10 +29,12 @@ from sightline.training.train import train
 ENGINE = Engine(device="cpu", quiet=True)
 TOP = 0.05
 UNITS = 1
+# how many cases they hold and how large they are is test_gallery.py's
+pytestmark = pytest.mark.usefixtures("small_galleries")
 
 
 @pytest.fixture(scope="module")
-def flat(tiny_cohort, tmp_path_factory):
+def flat(tiny_cohort, tmp_path_factory, small_galleries):
     """A run of pictures, and its dissection."""
     place = tmp_path_factory.mktemp("flat")
     torch.manual_seed(0)
@@ -44,7 +46,7 @@ def flat(tiny_cohort, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def deep(tmp_path_factory):
+def deep(tmp_path_factory, small_galleries):
     """A run of volumes, and its dissection."""
     place = tmp_path_factory.mktemp("deep")
     cohort = tiny_spines(place / "cohort", 16)

@@ -8,6 +8,7 @@ from support.volumes import IPL, tiny_spines
 from sightline.data.views.frames import find_case_frame
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
+from sightline.dissection import gallery
 from sightline.dissection.gallery import GalleryCase, GalleryHead, draw_collage, draw_strongest, draw_thumbnail
 from sightline.dissection.responses import (
     close_up,
@@ -164,12 +165,16 @@ def size_of(png):
     return Image.open(BytesIO(png)).size
 
 
-def test_galleries_of_volumes_grow_with_their_cases(spines):
+def test_galleries_of_volumes_grow_with_their_cases(spines, monkeypatch):
+    # a case in detail has twelve drawings
+    assert gallery.STRONGEST == 5 and gallery.COLLAGE == 25
+    monkeypatch.setattr(gallery, "STRONGEST", 2)
+    monkeypatch.setattr("sightline.plots.canvas.DPI", 40)
     cases = volume_cases(spines, 7)
-    one, seven = draw_collage(HEAD, cases[:5]), draw_collage(HEAD, cases)
+    one, seven = draw_collage(HEAD, cases[:2]), draw_collage(HEAD, cases)
     assert size_of(one)[0] == size_of(seven)[0] and size_of(one)[1] < size_of(seven)[1]
     few, most = draw_strongest(HEAD, cases[:1]), draw_strongest(HEAD, cases)
-    assert size_of(few)[1] < size_of(most)[1] and draw_strongest(HEAD, cases[:5]) == most
+    assert size_of(few)[1] < size_of(most)[1] and draw_strongest(HEAD, cases[:2]) == most
     assert draw_thumbnail(cases[0], 40).shape == (40, 40, 3)
 
 

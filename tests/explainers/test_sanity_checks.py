@@ -155,15 +155,15 @@ def test_sound_maps_of_a_trained_network_pass(trained, explainer):
 
 def test_false_alarms_on_random_networks_are_rare():
     alarms, asked = [], 0
-    for seed in range(6):
+    for seed in range(3):
         torch.manual_seed(seed)
         for network in (Net(), Net(nn.SiLU, nn.AvgPool2d)):
             for explainer in (ClassActivationMap(), GradCAM(relu=False), InputGradient()):
                 report = run_preflight(network.eval(), pictures(3, 32), explainer, seed=seed)
                 asked += 1
                 alarms += [str(report)] if not report.passed else []
-    assert asked == 36
-    assert len(alarms) <= 1, "\n\n".join(alarms)
+    assert asked == 18
+    assert not alarms, "\n\n".join(alarms)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def efficientnet():
 
 def test_guided_back_propagation_by_hooks_on_efficientnet_is_caught(efficientnet):
     for rule in ("guided", "deconvolution"):
-        report = run_preflight(efficientnet, pictures(2, channels=3), HookedReLU(rule))
+        report = run_preflight(efficientnet, pictures(2, 48, channels=3), HookedReLU(rule))
         assert not report.passed
         found = report.finding("plain gradient")
         assert found.severity == "wrong"
@@ -191,7 +191,7 @@ def test_the_same_hooks_on_a_relu_network_are_what_they_say(trained):
 
 
 def test_our_guided_rule_on_efficientnet_reaches_silu(efficientnet):
-    report = run_preflight(efficientnet, pictures(2, channels=3), InputGradient("guided"))
+    report = run_preflight(efficientnet, pictures(2, 48, channels=3), InputGradient("guided"))
     assert report.passed, report
     numbers = report.finding("activations").numbers
     assert numbers == {"rewired_silu": 33.0, "gates_silu": 16.0}
@@ -202,7 +202,7 @@ def test_our_guided_rule_on_efficientnet_reaches_silu(efficientnet):
 
 def test_a_rule_that_only_touches_relu_is_caught_within_noise_and_products(efficientnet):
     """SmoothGrad's average is not the plain gradient, but what it averages is."""
-    report = run_preflight(efficientnet, pictures(2, channels=3), SmoothGrad(HookedReLU(), samples=2))
+    report = run_preflight(efficientnet, pictures(2, 32, channels=3), SmoothGrad(HookedReLU(), samples=2))
     assert report.finding("plain gradient").severity == "wrong"
 
 
@@ -222,7 +222,7 @@ def test_deconvolution_without_max_pooling_is_caught(explainer, pool):
 
 
 def test_deconvolution_on_efficientnet_is_caught_also_where_gates_let_some_of_the_picture_in(efficientnet):
-    images = pictures(3, channels=3)
+    images = pictures(2, channels=3)
     assert run_preflight(efficientnet, images, InputGradient("deconvolution")).finding("image").severity == "wrong"
     torch.manual_seed(0)
     awake = Whole("efficientnet_b0")

@@ -33,6 +33,7 @@ from sightline.inference.results.journal import NAME
 from sightline.io.image import is_ct_input
 from sightline.io.nifti import read_volume, write_volume
 from sightline.io.volume import Volume, compute_frame_between
+from sightline.plots import canvas
 from sightline.plots.planes import Cube, Facing, build_whole_cube
 from sightline.plots.spine_overview import AIR_HU, MarkedVertebra, draw_overview, reformat_curved, spread_rows
 from sightline.structures.frame import Frame
@@ -91,7 +92,7 @@ def rows_of(out):
 # -- the command --------------------------------------------------------------------------------------------------
 
 
-def test_a_ct_becomes_a_table_a_page_and_panels(run, scan, tmp_path):
+def test_a_ct_becomes_a_table_a_page_and_panels(run, scan, tmp_path, coarse_pictures):
     ct, centroids, _ = scan
     assert predict_cts(run, [ct], tmp_path, CtOptions((centroids,), panels="all"), QUIET) == (1, 0)
     rows = rows_of(tmp_path)
@@ -106,7 +107,7 @@ def test_a_ct_becomes_a_table_a_page_and_panels(run, scan, tmp_path):
         assert row["centre"] == "annotated" and (tmp_path / row["panel"]).is_file()
     page = (tmp_path / "sub-1" / "report.html").read_text()
     assert "diagnosis" in page and "<script" not in page and page.count("data:image") == 4
-    assert min(Image.open(tmp_path / "sub-1" / "overview.png").size) > 300
+    assert min(Image.open(tmp_path / "sub-1" / "overview.png").size) > 2.7 * canvas.DPI
     # the same patch, predicted by hand
     patch = read_volume(tmp_path / "sub-1" / "patches" / "L1.nii")
     planes, _ = run.recipe.view.test(patch.values)
@@ -132,7 +133,7 @@ def test_onnxruntime_says_of_a_ct_what_torch_says(run, scan, tmp_path):
         parse_command([*command, "--dissection", "x"]).run()
 
 
-def test_panels_are_of_what_is_called(run, scan, tmp_path):
+def test_panels_are_of_what_is_called(run, scan, tmp_path, coarse_pictures):
     ct, centroids, _ = scan
     for panels in ("called", "none"):
         predict_cts(run, [ct], tmp_path / panels, CtOptions((centroids,), panels=panels), QUIET)
@@ -168,7 +169,7 @@ def test_one_bad_ct_does_not_stop_the_rest(run, scan, tmp_path):
         assert words in text, words
 
 
-def test_a_stopped_command_does_not_ask_for_a_ct_that_is_done_again(run, tmp_path, monkeypatch):
+def test_a_stopped_command_does_not_ask_for_a_ct_that_is_done_again(run, tmp_path, monkeypatch, coarse_pictures):
     one, two = (write_ct_of(tmp_path / name) for name in "ab")
     cts, options = [one[0], two[0]], CtOptions((one[1], two[1]), panels="none")
     predict_cts(run, cts, tmp_path / "whole", options, QUIET)
@@ -291,7 +292,7 @@ def dissected(folder, layer="features", units=6, weights=""):
     return folder
 
 
-def test_units_of_a_case_come_with_names_ranks_and_files_on_the_ct(run, scan, tmp_path):
+def test_units_of_a_case_come_with_names_ranks_and_files_on_the_ct(run, scan, tmp_path, coarse_pictures):
     folder = dissected(tmp_path / "dissection", weights=digest_weights(run))
     ct, centroids, _ = scan
     options = CtOptions((centroids,), dissection=folder, panels="all")
@@ -350,7 +351,7 @@ def test_what_a_network_saw_outside_the_ct_is_told(scan):
     assert patch.outside(far) == 1.0 and 0.0 < patch.outside(Frame.of_image((96,) * 3)) < 1.0
 
 
-def test_case_panels_are_drawn_with_and_without_units():
+def test_case_panels_are_drawn_with_and_without_units(coarse_pictures):
     rng = np.random.default_rng(0)
     cube = Cube(rng.random((16, 16, 16), dtype=np.float32), Frame.of_image((16, 16, 16)), Facing(), (1.0, 1.0, 1.0))
     cells = rng.random((4, 4, 4))

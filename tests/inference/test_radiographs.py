@@ -24,6 +24,7 @@ from sightline.training.engine import Engine
 from sightline.training.train import train
 
 QUIET = Engine(device="cpu", quiet=True)
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
 
 
 @pytest.fixture(scope="module")

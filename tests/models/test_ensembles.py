@@ -160,7 +160,7 @@ def _two_classes():
     return TASKS["2c"]
 
 
-def test_two_seeds_judge_together_from_the_command_line(tmp_path, tiny_cohort, capsys):
+def test_two_seeds_judge_together_from_the_command_line(tmp_path, tiny_cohort, capsys, coarse_pictures):
     place = tmp_path / "cohort"
     write_cohort(tiny_cohort, place)
     for seed in (0, 1):

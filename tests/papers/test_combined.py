@@ -22,7 +22,7 @@ def call(*args) -> int:
 
 def test_a_cascade_is_put_together_and_predicts_boxes(tmp_path, capsys):
     cohort = tmp_path / "femurs"
-    assert call("cohort", "phantom", "radiographs", cohort, "--anatomy", "femur", "--studies", "14", "--field", "wide",
+    assert call("cohort", "phantom", "radiographs", cohort, "--anatomy", "femur", "--studies", "12", "--field", "wide",
                 "--ao-shares", "published") == 0  # fmt: skip
     for recipe in ("box-regression", "ubm"):
         assert call("train", recipe, "--cohort", cohort, "--out", tmp_path / recipe, *SMALL, *ON) == 0

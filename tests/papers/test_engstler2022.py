@@ -83,7 +83,7 @@ def with_sources(cohort, names):
     return replace(cohort, cases=tuple(cases))
 
 
-def test_table_1_runs_and_prints_the_paper_beside_it(spines, tmp_path):
+def test_table_1_runs_and_prints_the_paper_beside_it(spines, tmp_path, no_pictures):
     mixed = with_sources(spines, ("verse19", "hospital"))
     table = find_table("engstler2022/table1", "paper", TINY)
     rows = tuple(

@@ -41,7 +41,15 @@ def test_rows_say_what_they_were_shown():
     assert rows["patches, 5% boxes, self-trained"].needs == ("patches, 5% boxes",)
 
 
-@pytest.mark.parametrize("words", ["self-transfer", "a-STN", "max pooling", "box regression", "focal, 5%"])
+# networks of the slow ones are trained by test_jimenez2018.py
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("self-transfer", "a-STN", "max pooling")),
+        "box regression",
+        "focal, 5%",
+    ],
+)
 def test_the_papers_localisers_run_on_two_classes(tiny_cohort, tmp_path, words):
     table = find_table("localisers/fracatlas", "recommended", TINY, (words,))
     result = run_table(table, tiny_cohort, tmp_path, CATALOGUE, seeds=[0], engine=QUIET)
@@ -62,7 +70,9 @@ def test_named_rows_bring_their_teachers():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("words", ["top 2%, self-trained", "5% boxes, self-trained"])
+@pytest.mark.parametrize(
+    "words", ["top 2%, self-trained", pytest.param("5% boxes, self-trained", marks=pytest.mark.slow)]
+)
 def test_the_table_runs_at_a_tiny_size(tiny_cohort, tmp_path, words):
     table = find_table("localisers/fracatlas", "recommended", TINY, (words,))
     result = run_table(table, tiny_cohort, tmp_path, CATALOGUE, seeds=[0], engine=QUIET)
@@ -74,8 +84,9 @@ def test_the_table_runs_at_a_tiny_size(tiny_cohort, tmp_path, words):
     assert scores is not None and len(scores) > 0
 
 
+# test_ensembles.py has two members
 @pytest.mark.parametrize(
-    ("words", "members"), [pytest.param("5% boxes, committee", 1, marks=pytest.mark.slow), ("all boxes, committee", 3)]
+    ("words", "members"), [("5% boxes, committee", 1), pytest.param("all boxes, committee", 3, marks=pytest.mark.slow)]
 )
 def test_committees_judge_by_the_rows_they_are_named_after(tiny_cohort, tmp_path, words, members):
     table = find_table("localisers/fracatlas", "recommended", TINY, (words,))

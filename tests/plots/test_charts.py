@@ -34,7 +34,7 @@ GROUPS = [
 ]
 
 
-def test_charts_decode_and_repeat():
+def test_charts_decode_and_repeat(coarse_pictures):
     t = np.linspace(0.0, 1.0, 5)
     history = {"epoch": [1, 2, 3], "loss": [1.0, 0.5, 0.2], "val_accuracy": [float("nan"), 0.7, float("nan")]}
     charts = [
@@ -98,7 +98,7 @@ def test_charts_refuse_what_they_cannot_draw(chart):
         chart()
 
 
-def test_box_plots_and_histograms():
+def test_box_plots_and_histograms(coarse_pictures):
     panel = BoxPanel("AUC", {"a $b": [0.7, 0.8, 0.9], "lost": [float("nan")], "one": [0.6]}, {"a $b": "p = 0.01"})
     png = draw_box_plots([panel, replace(panel, title="other")])
     assert decode(png).std() > 5 and png == draw_box_plots([panel, replace(panel, title="other")])
@@ -125,7 +125,7 @@ def test_curves_that_span_powers_of_ten_stand_on_a_logarithmic_axis():
     assert abs(heights[0] - heights[1]) < 25
 
 
-def test_froc_chart():
+def test_froc_chart(coarse_pictures):
     curve = FrocCurve("a $b", [0.2, 0.5, 3.0], [0.3, 0.5, 0.6], 0.4, 0.3, 0.5)
     png = draw_froc([curve, FrocCurve("none", [], [])], chance=[0.01] * 7)
     assert decode(png).std() > 5 and png == draw_froc([curve, FrocCurve("none", [], [])], chance=[0.01] * 7)

@@ -130,7 +130,7 @@ def test_a_score_at_the_upper_rim_stays_in_the_picture():
     assert pink(with_score[:16]).sum() == 0
 
 
-def test_panels_and_sheets_carry_boxes_and_windows(tiny_cohort):
+def test_panels_and_sheets_carry_boxes_and_windows(coarse_pictures, tiny_cohort):
     cohort = replace(tiny_cohort.split("test"), cases=tiny_cohort.split("test").cases[:12])
     n = len(cohort)
     rng = np.random.default_rng(0)
@@ -216,7 +216,7 @@ def run(tiny_cohort, tmp_path_factory):
     return train(tiny_recipe(steps=2), tiny_cohort, tmp_path_factory.mktemp("runs") / "run", CATALOGUE, QUIET)
 
 
-def test_predicted_boxes_are_those_of_evaluate(run, tiny_cohort, tmp_path):
+def test_predicted_boxes_are_those_of_evaluate(run, tiny_cohort, tmp_path, coarse_pictures):
     test = tiny_cohort.split("test")
     wanted = evaluate(run, test, "test", out=tmp_path / "e", engine=QUIET).box_scores
     predict_files(run, [c.image for c in test], tmp_path, QUIET)

@@ -24,6 +24,7 @@ from sightline.evaluation.tables.table import Row, Table
 from sightline.inference.explanations import explain_cases, explain_files
 from sightline.io.nifti import write_volume
 from sightline.io.volume import Volume
+from sightline.plots import canvas
 from sightline.plots.planes import AXIAL, CORONAL, PLANES, SAGITTAL, build_cube, cut_plane, cut_regions, find_facing
 from sightline.plots.volume_panels import VolumePanel, draw_volume_panel, find_peak, slice_panel
 from sightline.structures.frame import Frame
@@ -189,15 +190,15 @@ def picture_of(png):
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
 
 
-def test_panels_are_drawn_with_and_without_maps(evaluated, spines, runs, tmp_path):
+def test_panels_are_drawn_with_and_without_maps(evaluated, spines, runs, tmp_path, coarse_pictures):
     for maps in (True, False):
         out = tmp_path / str(maps)
-        written = write_panels(evaluated[maps], spines.split("test"), runs[maps].recipe.view, out, most=3)
+        written = write_panels(evaluated[maps], spines.split("test"), runs[maps].recipe.view, out, most=2)
         names = {path.stem for path in written}
-        assert len([n for n in names if n.startswith("s")]) == 3
+        assert len([n for n in names if n.startswith("s")]) == 2
         assert ({"best_maps", "worst_maps"} <= names) is maps
         for path in written:
-            assert min(Image.open(path).size) > 300
+            assert min(Image.open(path).size) > 2.7 * canvas.DPI
     sheets = draw_contact_sheets(evaluated[True], spines.split("test"), runs[True].recipe.view, by="boxes")
     assert sheets == {}
 
@@ -240,7 +241,7 @@ def test_the_model_card_of_volumes_speaks_of_voxels(runs):
 
 
 @pytest.mark.parametrize("maps", [True, False])
-def test_tables_of_volumes_are_written(spines, tmp_path, few_pictures, no_charts, maps):
+def test_tables_of_volumes_are_written(spines, tmp_path, few_pictures, no_charts, coarse_pictures, maps):
     recipes = [tiny_volume_recipe(title=t, model=TinyVolumeNet(maps), weight=0.0) for t in ("one", "two")]
     rows = (Row("one", recipes[0]), Row("two", recipes[1], reference="one"))
     table = Table("volumes", "Volumes", rows, "Two rows.", ("image-wise accuracy",))

@@ -126,15 +126,15 @@ def test_a_folder_that_holds_a_cohort_is_no_run(tiny_cohort):
 HOLD = """
 import sys, time
 from pathlib import Path
-from sightline.training.run import hold_run
-with hold_run(Path(sys.argv[1])):
+from sightline.io.files import hold_folder
+with hold_folder(Path(sys.argv[1]), "trained", sys.argv[2]):
     print("held", flush=True)
     time.sleep(100)
 """
 
 
 def test_two_processes_do_not_train_into_one_folder(tmp_path):
-    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path), LOCK], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(RunError, match=rf"being trained by process {other.pid}"), hold_run(tmp_path):

@@ -30,14 +30,14 @@ from sightline.training.train import train
 
 QUIET = Engine(device="cpu", quiet=True)
 LEVELS = ("T12", "L1", "L2")
-SHAPE = (44, 50, 24)
+SHAPE = (44, 50, 14)
 # pixels of 2 mm in slices of 6 mm; indices grow to the left, the back and the head, as a scanner's columns, rows and
 # slices do
 AFFINE = np.array([[-2.0, 0, 0, 40], [0, -2.0, 0, 50], [0, 0, 6.0, -60], [0, 0, 0, 1]])
 
 
 def vertebrae():
-    return tuple(Vertebra(LABELS[level], (22.0 - 2 * n, 24.0 - 3 * n, 18.0 - 6 * n)) for n, level in enumerate(LEVELS))
+    return tuple(Vertebra(LABELS[level], (22.0 - 2 * n, 24.0 - 3 * n, 11.0 - 4 * n)) for n, level in enumerate(LEVELS))
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ def test_measures_by_hand():
 
 @pytest.fixture(scope="module")
 def wrists(tmp_path_factory):
-    return write_radiographs(tmp_path_factory.mktemp("wrists") / "cohort", studies=12, seed=0)
+    return write_radiographs(tmp_path_factory.mktemp("wrists") / "cohort", studies=5, seed=0)
 
 
 def test_wrists_pass_and_what_is_no_radiograph_does_not(wrists, tmp_path):
