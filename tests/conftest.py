@@ -39,6 +39,15 @@ def coarse_pictures(monkeypatch):
     draw_coarsely(monkeypatch)
 
 
+@pytest.fixture
+def no_overlays(monkeypatch, tmp_path):
+    """Predictions whose overlays are one dark pixel: for tests of what is said of many pictures."""
+    Image.new("L", (1, 1)).save(tmp_path / "dark.png")
+    dark = (tmp_path / "dark.png").read_bytes()
+    (tmp_path / "dark.png").unlink()
+    monkeypatch.setattr("sightline.plots.contact_sheet.draw_overlay", lambda *given, **also: dark)
+
+
 @pytest.fixture(scope="module")
 def small_galleries():
     """Galleries of units with two cases in detail and six at a glance, and coarse drawings."""

@@ -57,6 +57,17 @@ def deep(tmp_path_factory, small_galleries):
     return run, cohort, found
 
 
+@pytest.fixture
+def undrawn(flat, monkeypatch):
+    """Dissections of the same network that draw nothing: their pictures are those of the first."""
+    galleries = sorted((flat[2].folder / "galleries").glob("*.png"))
+    made = {n: galleries[n].read_bytes() for n in (0, 1)}
+    monkeypatch.setattr("sightline.dissection.export.draw_collage", lambda *given: made[0])
+    monkeypatch.setattr("sightline.dissection.export.draw_strongest", lambda *given: made[1])
+    for name in ("draw_ranked_curve", "draw_agreement_strip", "draw_calls"):
+        monkeypatch.setattr(f"sightline.dissection.report.{name}", lambda *given: made[0])
+
+
 def activations(run, cohort, layer):
     """Every activation of a cohort, slowly: [n, u, *m], and the logits."""
     layer = UnitLayer(run.network(), layer)
@@ -156,7 +167,7 @@ def test_a_second_call_takes_no_pass_and_puts_names_in(flat, monkeypatch):
     file.write_text(named)
 
 
-def test_other_groups_and_classes_reuse_the_readings(flat, monkeypatch, tmp_path):
+def test_other_groups_and_classes_reuse_the_readings(flat, undrawn, monkeypatch, tmp_path):
     run, cohort, found = flat
     monkeypatch.setattr("sightline.dissection.passes.read_units", None)
     other = dissect(
@@ -213,7 +224,7 @@ def test_a_folder_of_something_else_is_left_alone(flat, tmp_path):
         dissect(run, cohort, found.folder, options=DissectionOptions(split="test", top=TOP), engine=ENGINE)
 
 
-def test_a_stopped_dissection_starts_again(flat, tmp_path, monkeypatch):
+def test_a_stopped_dissection_starts_again(flat, undrawn, tmp_path, monkeypatch):
     run, cohort, found = flat
 
     def stop(*args, **kwargs):
@@ -283,7 +294,7 @@ def test_of_marks_of_one_name_the_closest_counts(tiny_cohort, flat):
     assert choose_masks(tiny_cohort.where(lambda c: False)) is None
 
 
-def test_the_command_prints_the_first_units(flat, tmp_path, capsys):
+def test_the_command_prints_the_first_units(flat, undrawn, tmp_path, capsys):
     from sightline.cli.main import main
 
     run, cohort, found = flat

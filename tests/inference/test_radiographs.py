@@ -61,7 +61,7 @@ def test_a_row_and_an_overlay_a_picture(run, tiny_cohort, tmp_path):
     assert rows_of(out / "rejects.csv") == []
 
 
-def test_predictions_are_those_of_evaluate(run, tiny_cohort, tmp_path):
+def test_predictions_are_those_of_evaluate(run, tiny_cohort, tmp_path, no_overlays):
     from sightline.evaluation.evaluate import evaluate
 
     test = tiny_cohort.split("test")
@@ -246,14 +246,14 @@ class TestOneFolder:
         names = ("a/x.png", "b/x.png", "c.png", "d.png", "e.png", "f.png")
         return [save(folder / name, rng.integers(0, 255, (50, 40)).astype(np.uint8)) for name in names]
 
-    def test_a_second_command_is_refused_while_the_first_writes(self, run, tmp_path):
+    def test_a_second_command_is_refused_while_the_first_writes(self, run, tmp_path, no_overlays):
         files = self.files(tmp_path)
         with hold_folder(tmp_path / "out"), pytest.raises(RunError, match="is being written into by process"):
             predict_files(run, files, tmp_path / "out", QUIET)
         assert predict_files(run, files, tmp_path / "out", QUIET) == (6, 0)
         assert not (tmp_path / "out" / ".lock").exists()
 
-    def test_a_stopped_command_goes_on_to_the_same_bytes(self, run, tmp_path, monkeypatch):
+    def test_a_stopped_command_goes_on_to_the_same_bytes(self, run, tmp_path, monkeypatch, no_overlays):
         files, out = self.files(tmp_path / "in"), tmp_path / "out"
         predict_files(run, files, tmp_path / "whole", QUIET)
         counted = []

@@ -153,8 +153,8 @@ class TestTransformer:
         network.train()
         # nothing but the window learns, and gradients of the rest are not computed
         window = network.requires_grad_(False).localiser.head[-1].bias.requires_grad_(True)
-        optimiser = torch.optim.Adam([window], lr=0.02)
-        for _ in range(150):
+        optimiser = torch.optim.Adam([window], lr=0.04)
+        for _ in range(75):
             labels = torch.randint(0, 2, (8,), generator=generator)
             images = torch.zeros(8, 1, 48, 48)
             images[:, :, 28:36, 26:34] = (2.0 * labels - 1.0)[:, None, None, None]

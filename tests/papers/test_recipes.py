@@ -29,7 +29,7 @@ def test_every_recipe_builds_and_gives_maps(name):
     import torch
 
     sees_volumes = name.startswith("spine")
-    recipe = apply_changes(find_recipe(name), Changes(size=48) if sees_volumes else SMALL)
+    recipe = apply_changes(find_recipe(name), Changes(size=16) if sees_volumes else SMALL)
     # the map of a finding says no third thing
     classes = 2 if getattr(recipe.model, "one_map", False) is True else 3
     network = recipe.model.build(classes).eval()

@@ -216,7 +216,7 @@ def run(tiny_cohort, tmp_path_factory):
     return train(tiny_recipe(steps=2), tiny_cohort, tmp_path_factory.mktemp("runs") / "run", CATALOGUE, QUIET)
 
 
-def test_predicted_boxes_are_those_of_evaluate(run, tiny_cohort, tmp_path, coarse_pictures):
+def test_predicted_boxes_are_those_of_evaluate(run, tiny_cohort, tmp_path, no_overlays):
     test = tiny_cohort.split("test")
     wanted = evaluate(run, test, "test", out=tmp_path / "e", engine=QUIET).box_scores
     predict_files(run, [c.image for c in test], tmp_path, QUIET)

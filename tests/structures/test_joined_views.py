@@ -96,7 +96,7 @@ def test_batches_hold_whole_studies_in_turn(views):
         assert len(seen) == len(set(seen)) == items.images_per_epoch(balance=balance)
 
 
-def test_a_study_is_trained_judged_and_predicted_as_one(views, tmp_path, monkeypatch):
+def test_a_study_is_trained_judged_and_predicted_as_one(views, tmp_path, monkeypatch, no_overlays):
     recipe = tiny_recipe(steps=4, batch_size=4, join_views="maximum", guidance=CellFocal(), reweight="oversample")
     run = loop.train(recipe, views, tmp_path / "whole", CATALOGUE, QUIET)
     step, count = loop.run_training_step, []

@@ -31,7 +31,7 @@ QUIET = Engine(device="cpu", quiet=True)
 def frozen_recipe(**changes):
     backbone = Backbone(name="mobilenetv2_050", frozen_stages=5, stages=5, frozen_precision="bf16")
     model = ClassMapModel(backbone=backbone, pool=SoftmaxPool(), fusion=Fusion(stride=8, channels=8))
-    recipe = tiny_recipe(model=model, view=View(size=64, rotation_deg=10.0, contrast=0.1, draws=2), steps=4)
+    recipe = tiny_recipe(model=model, view=View(size=32, rotation_deg=10.0, contrast=0.1, draws=2), steps=4)
     return replace(recipe, validate="end", ema_decay=0.9, **changes)
 
 

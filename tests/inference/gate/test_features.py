@@ -100,7 +100,7 @@ def test_it_comes_back_from_json_and_damage_is_refused(limits):
         fit_features(np.zeros((19, 3)), np.zeros((20, 3)), np.zeros(20))
 
 
-def test_predict_and_evaluate_say_the_scope(tiny_cohort, tmp_path, coarse_pictures):
+def test_predict_and_evaluate_say_the_scope(tiny_cohort, tmp_path, no_overlays):
     run = train(tiny_recipe(steps=2), tiny_cohort, tmp_path / "run", CATALOGUE, QUIET)
     files = [case.image for case in tiny_cohort.split("test")]
     predict_files(run, files[:2], tmp_path / "before", QUIET)
