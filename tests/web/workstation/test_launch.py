@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 from support.workstation import box, small_cohort
-from support.workstation_page import CHROMIUM, require_chromium
+from support.workstation_page import BROWSER, require_chromium
 
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.errors import SightlineError
@@ -234,7 +234,7 @@ def test_from_a_wheel_without_network_node_and_torch_the_worklist_is_there_in_te
     site = tmp_path / "site"
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         wheel.extractall(site)
-    script = f'ip link set lo up && exec {sys.executable} -c "$SCRIPT" {site} {CHROMIUM}'
+    script = f'ip link set lo up && exec {sys.executable} -c "$SCRIPT" {site} {BROWSER}'
     took, worked = {}, {}
     for name in ("first start, which draws the demo cohort", "again"):
         done = subprocess.run(

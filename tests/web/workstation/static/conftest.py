@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.workstation_page import ARGUMENTS, CHROMIUM, require_chromium, running, sign_in
+from tests.support.workstation_page import ARGUMENTS, BROWSER, require_chromium, running, sign_in
 
 HERE = Path(__file__).parent
 PEOPLE = {"ada": "reader", "ben": "reader", "cyd": "reader", "lea": "lead", "jo": "adjudicator"}
@@ -28,7 +28,7 @@ def chromium():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=str(CHROMIUM), args=list(ARGUMENTS))
+        browser = play.chromium.launch(executable_path=str(BROWSER), args=list(ARGUMENTS))
         try:
             yield browser
         finally:

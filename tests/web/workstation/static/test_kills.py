@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.workstation_page import (
     ARGUMENTS,
-    CHROMIUM,
+    BROWSER,
     Person,
     listen,
     require_chromium,
@@ -48,7 +48,7 @@ class Reader:
     def open(self):
         self.context = self.play.chromium.launch_persistent_context(
             str(self.profile),
-            executable_path=str(CHROMIUM),
+            executable_path=str(BROWSER),
             args=list(ARGUMENTS),
             viewport={"width": 900, "height": 700},
         )
