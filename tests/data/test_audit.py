@@ -237,6 +237,7 @@ def test_a_look_does_not_depend_on_bit_depth(tmp_path):
     assert a.measures["grey level"][0] == pytest.approx(grey.mean() / 255, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="FracAtlas is not here")
 def test_the_known_traps_of_fracatlas_are_found():
     cohort = fracatlas.read(DATA)

@@ -46,6 +46,7 @@ def study(random, patients, gap):
     return table, facts
 
 
+@pytest.mark.slow
 def test_no_gap_is_claimed_where_there_is_none():
     random = np.random.default_rng(2)
     claims = [any(g.claimed for g in compute_subgroup_report(*study(random, 400, 0.0))) for _ in range(30)]

@@ -106,7 +106,10 @@ def test_large_samples_agree_with_delongs_interval():
     assert (low, high) == pytest.approx((spread.value - reach, spread.value + reach), abs=0.002)
 
 
-@pytest.mark.parametrize(("positives", "auc", "trainings"), [(4, 0.9, 1), (4, 0.98, 3), (20, 0.9, 3)])
+@pytest.mark.parametrize(
+    ("positives", "auc", "trainings"),
+    [pytest.param(4, 0.9, 1, marks=pytest.mark.slow), (4, 0.98, 3), pytest.param(20, 0.9, 3, marks=pytest.mark.slow)],
+)
 def test_the_interval_holds_the_truth(positives, auc, trainings):
     random = np.random.default_rng([positives, trainings])
     held = 0

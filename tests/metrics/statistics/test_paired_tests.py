@@ -104,7 +104,10 @@ def test_unequal_numbers_of_trainings_swap_each_with_each():
     assert pair_trainings(1, 3) == [(0, 0), (0, 1), (0, 2)]
 
 
-@pytest.mark.parametrize(("positives", "trainings", "skill"), [(4, 1, 0.0), (20, 3, 0.15), (20, 2, 0.4)])
+@pytest.mark.parametrize(
+    ("positives", "trainings", "skill"),
+    [(4, 1, 0.0), pytest.param(20, 3, 0.15, marks=pytest.mark.slow), pytest.param(20, 2, 0.4, marks=pytest.mark.slow)],
+)
 def test_false_alarms_stay_near_one_in_twenty(positives, trainings, skill):
     random = np.random.default_rng([positives, trainings])
     alarms = 0

@@ -164,7 +164,15 @@ def session(reader, rng, what, times):
             person.ready(reader.read)
 
 
-@pytest.mark.parametrize("what", ["server", "browser", pytest.param("both", marks=pytest.mark.slow), "network"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param("server", marks=pytest.mark.slow),
+        "browser",
+        pytest.param("both", marks=pytest.mark.slow),
+        "network",
+    ],
+)
 def test_one_kill_loses_nothing(reader, what):
     rng = random.Random(1)
     session(reader, rng, what, 1)
