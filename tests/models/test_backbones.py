@@ -22,7 +22,14 @@ needs_weights = pytest.mark.skipif(not GOOGLE.is_file(), reason="the MobileNetV2
 
 @pytest.mark.parametrize(
     ("name", "channels"),
-    [("resnet18", 512), ("resnet50", 2048), ("resnet101", 2048), ("efficientnet_b0", 1280), ("mobilenetv2_100", 1280)],
+    [
+        ("resnet18", 512),
+        ("resnet50", 2048),
+        # more of the blocks of resnet50
+        pytest.param("resnet101", 2048, marks=pytest.mark.slow),
+        ("efficientnet_b0", 1280),
+        ("mobilenetv2_100", 1280),
+    ],
 )
 @pytest.mark.parametrize("stride", [32, 16, 8])
 def test_backbones_at_three_strides(name, channels, stride):

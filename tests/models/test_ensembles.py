@@ -160,7 +160,9 @@ def _two_classes():
     return TASKS["2c"]
 
 
-def test_two_seeds_judge_together_from_the_command_line(tmp_path, tiny_cohort, capsys, coarse_pictures):
+def test_two_seeds_judge_together_from_the_command_line(tmp_path, tiny_cohort, capsys, coarse_pictures, monkeypatch):
+    # charts of what is said, which do not know who says it
+    monkeypatch.setattr("sightline.evaluation.evidence.figures.write_figures", lambda *given, **named: [])
     place = tmp_path / "cohort"
     write_cohort(tiny_cohort, place)
     for seed in (0, 1):

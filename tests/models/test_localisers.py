@@ -1,10 +1,12 @@
 """Networks that look before they classify: transformers, box regression, cascades, self-transfer, global pooling."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
+from torchvision.models import alexnet
 
 from sightline.errors import GeometryError, RecipeError, UnreadableFile
 from sightline.models.backbones import AlexNet, Backbone
@@ -56,11 +58,28 @@ def overlap(a: list[float], b: list[float]) -> float:
 
 
 @pytest.fixture
+def features_alone(monkeypatch):
+    """AlexNet without the 59 million weights of torchvision's classifier, which are drawn and dropped."""
+
+    def build_features(weights=None):
+        with torch.device("meta"):
+            features = alexnet(weights=weights).features
+        features.to_empty(device="cpu")
+        for layer in features:
+            if isinstance(layer, nn.Conv2d):
+                layer.reset_parameters()
+        return SimpleNamespace(features=features)
+
+    monkeypatch.setattr("sightline.models.backbones.alexnet", build_features)
+
+
+@pytest.fixture
 def images() -> torch.Tensor:
     return torch.rand(3, 1, 96, 96, generator=torch.Generator().manual_seed(5))
 
 
 @pytest.mark.parametrize("name", EVERY)
+@pytest.mark.usefixtures("features_alone")
 class TestEveryNetwork:
     def test_its_evidence_fits(self, name, images):
         evidence = build(EVERY[name])(images)
@@ -199,15 +218,12 @@ class TestBoxRegression:
         with pytest.raises(GeometryError, match="63 px"):
             trunk(torch.rand(1, 1, 40, 40))
 
-    def test_alexnets_weights_come_from_a_file(self, tmp_path, monkeypatch):
+    def test_alexnets_weights_come_from_a_file(self, tmp_path, monkeypatch, features_alone):
         from safetensors.torch import save_file
-        from torchvision.models import alexnet
 
         with torch.device("meta"):
             # its classifier has 59 million weights, which nothing here reads
             features = {n: v for n, v in alexnet(weights=None).state_dict().items() if n.startswith("features.")}
-        # and which every network draws
-        monkeypatch.setattr(nn.Linear, "reset_parameters", lambda layer: None)
         generator = torch.Generator().manual_seed(0)
         features = {name: torch.randn(value.shape, generator=generator) for name, value in features.items()}
         save_file(features, tmp_path / "alexnet.safetensors")

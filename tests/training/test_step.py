@@ -113,7 +113,7 @@ def test_maps_are_trained_through(tiny_cohort, tmp_path):
     """Pressing the map of Grad-CAM towards zero does so; without the weight it does not."""
     size = {}
     for weight in (0.0, 30.0):
-        recipe = bare(objective=Explained(weight), epochs=4, seed=3)
+        recipe = bare(objective=Explained(weight), epochs=2, seed=3)
         run = train(recipe, tiny_cohort, tmp_path / f"{weight:g}", WORDS, QUIET)
         size[weight] = float(rows_of(run.folder)[-1]["val_map_size"])
         assert float(rows_of(run.folder)[-1]["map_size"]) > 0
