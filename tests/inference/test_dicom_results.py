@@ -305,6 +305,8 @@ def test_a_result_is_dated_by_its_newest_image():
     assert find_study_time([undated]).year == 2000
 
 
+@pytest.mark.slow
 def test_the_bridge_needs_no_torch():
+    """`make test` has it in tests/inference/onnx, where a study is judged without torch and becomes DICOM objects."""
     code = "import sys, sightline.inference.dicom_results; assert 'torch' not in sys.modules, 'torch'"
     subprocess.run([sys.executable, "-c", code], check=True)

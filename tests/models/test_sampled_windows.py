@@ -274,7 +274,7 @@ class TestLoss:
         network.classifier = Judge()
         optimiser = torch.optim.Adam(network.localiser.parameters(), 3e-3)
         batch = batch_of(images, [0] * 4)
-        for _ in range(60):
+        for _ in range(30):
             evidence = network(images)
             term = SampledWindowLoss()({"logits": evidence.logits, **evidence.extras}, batch, torch.ones(2), ())
             optimiser.zero_grad()

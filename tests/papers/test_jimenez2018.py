@@ -182,15 +182,15 @@ def test_asking_for_a_row_brings_what_it_is_put_together_from():
     assert names == {"3c LBM", "3c sup. localiser", "3c UBM", "3c Sup+UBM"}
 
 
-# one of each kind, and what it is put together from
-KINDS = ("2c LBM", "3c aff-STN", "3c Sup+UBM", "6c LBM CE")
+# one of each kind, and what it is put together from; transformers are trained below
+KINDS = ("2c LBM", "3c Sup+UBM", "6c LBM CE")
 
 
 @pytest.mark.parametrize("rows", [KINDS, pytest.param((), marks=pytest.mark.slow)], ids=["kinds", "all"])
 def test_two_steps_of_rows_of_table2(femurs, tmp_path, request, rows):
     request.getfixturevalue("no_pictures" if rows else "few_pictures")
     table = find_table("jimenez2018/table2", "recommended", TINY, rows)
-    assert len(table.rows) == (7 if rows else 21)
+    assert len(table.rows) == (6 if rows else 21)
     result = run_table(table, femurs, tmp_path, CATALOGUE, seeds=(0,), engine=Engine(quiet=True))
     assert {row.row.name: row.why_not for row in result.rows if row.why_not is not None} == {}
     classes = {"2c": ("normal", "fracture"), "3c": ("normal", "A", "B"), "6c": LABELS[1:]}

@@ -265,7 +265,8 @@ def test_overlay_keeps_the_aspect_of_long_and_wide_pictures():
         assert np.ptp(rows) / np.ptp(columns) == pytest.approx(shape[0] / shape[1], rel=0.05)
 
 
-@pytest.mark.parametrize("k, lines", [(2, 4), (4, 4), (7, 4)])
+# between two classes and more than are shown lies four
+@pytest.mark.parametrize("k, lines", [(2, 4), pytest.param(4, 4, marks=pytest.mark.slow), (7, 4)])
 def test_comparison_has_a_column_for_each_method(k, lines):
     case = make_case(k, regions=REGIONS)
     two = decode(draw_comparison([case, case], ["unguided", "guided"]))

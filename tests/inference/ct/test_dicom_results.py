@@ -89,7 +89,8 @@ def run(tmp_path_factory):
     return train(tiny_volume_recipe(), spines, tmp_path_factory.mktemp("run") / "run", WORDS, QUIET)
 
 
-@pytest.fixture(scope="module", params=["mask", "centroids"])
+# objects of a CT with a mask are those of test_vertebrae_that_are_called_are_segments, read as in test_ct.py
+@pytest.fixture(scope="module", params=[pytest.param("mask", marks=pytest.mark.slow), "centroids"])
 def predicted(run, scan, tmp_path_factory, request):
     place, _ = scan
     out = tmp_path_factory.mktemp("out")
