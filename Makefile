@@ -13,7 +13,7 @@ TSC ?= tsc
 
 help:
 	@echo "make setup     a virtual environment with .venv/bin/sightline"
-	@echo "make demo      phantom cohort, unguided and guided trainings, table and report.html (5 to 7 CPU-minutes)"
+	@echo "make demo      phantom cohort, unguided and guided trainings, table and report.html (under 6 CPU-minutes)"
 	@echo "make workstation   opens the workstation on a demo cohort, in your browser"
 	@echo "make node      a hospital's node with a small run, a PACS beside it, and a phantom study through both"
 	@echo "make test      the tests (8 to 12 minutes on two cores);  make test-all  the slow ones too"
