@@ -88,6 +88,7 @@ CUT_OUT = (
     ("*/report.html", r'<tr><th scope="row">(machine|date)</th><td>[^<]*</td></tr>', "the processor's name; the day"),
     ("*/units.json", r'"date": "[^"]*"', "the day of a dissection"),
     ("*/spines/*.json", r'"digest": "[^"]*"', "holds size and time of change of the source files"),
+    ("*/sources.json", r'"code": "[^"]*"', "the digest of the code itself: what its change does is compared"),
     ("(standard output)", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", "train, committee and cascade say when they ended"),
 )
 # Columns of tables that are left out, and why.
