@@ -418,7 +418,7 @@ def test_a_plain_fracture_darkens_its_place_and_an_occult_one_does_not():
 def test_the_audit_finds_the_marker_and_not_the_truth(tmp_path):
     from sightline.data.audit.audit import audit
 
-    cohort = write_radiographs(tmp_path / "c", studies=16, shortcut=1.0, seed=3, size_px=160)
+    cohort = write_radiographs(tmp_path / "c", studies=24, shortcut=1.0, seed=3, size_px=160)
     findings = audit(cohort)
     assert not [f for f in findings if f.severity == "error"]
     assert any("phantom_marker" in f.message for f in findings)
