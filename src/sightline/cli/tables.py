@@ -235,7 +235,7 @@ class Recipes:
 
 @dataclass(frozen=True)
 class Demo:
-    """Phantom cohort, unguided and guided trainings, table and report.html; five to seven CPU-minutes."""
+    """Phantom cohort, unguided and guided trainings, table and report.html; under six CPU-minutes."""
 
     out: Path = Path("demo")
     """Folder to write, with demo.log; an interrupted demo resumes."""
