@@ -1,5 +1,7 @@
 """What several tests share: tiny cohorts in our layout, and the real data where it is present."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -40,12 +42,11 @@ def coarse_pictures(monkeypatch):
 
 
 @pytest.fixture
-def no_overlays(monkeypatch, tmp_path):
+def no_overlays(monkeypatch):
     """Predictions whose overlays are one dark pixel: for tests of what is said of many pictures."""
-    Image.new("L", (1, 1)).save(tmp_path / "dark.png")
-    dark = (tmp_path / "dark.png").read_bytes()
-    (tmp_path / "dark.png").unlink()
-    monkeypatch.setattr("sightline.plots.contact_sheet.draw_overlay", lambda *given, **also: dark)
+    dark = BytesIO()
+    Image.new("L", (1, 1)).save(dark, "PNG")
+    monkeypatch.setattr("sightline.plots.contact_sheet.draw_overlay", lambda *given, **also: dark.getvalue())
 
 
 @pytest.fixture(scope="module")

@@ -40,9 +40,9 @@ PASSWORD = "four words of nonsense {}"
 PATIENCE = 60.0
 
 
-def require_chromium() -> None:
+def require_chromium(browser: Path = BROWSER) -> None:
     """Skip where there is no chromium; where the continuous integration runs, its absence is a failure."""
-    if not BROWSER.exists():
+    if not browser.exists():
         if os.environ.get("CI"):
             pytest.fail("chromium is absent: .ci/run installs it")
         pytest.skip("Debian's chromium is not installed")

@@ -80,7 +80,8 @@ def on_image(place, image):
 @pytest.mark.slow
 def test_box_and_region_are_drawn_where_they_are(tmp_path):
     require_ohif()
-    require_chromium()
+    # OHIF draws by WebGL, and the whole browser alone was tried with it
+    require_chromium(CHROMIUM)
     from playwright.sync_api import sync_playwright
 
     picture = framed(tmp_path / "phantom")
