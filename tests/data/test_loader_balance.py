@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from support.paths import DATA
 
 from sightline.data.loader import (
@@ -25,7 +26,7 @@ from sightline.data.views import cache as pictures
 from sightline.data.views.crops import Crop, RegionJitter
 from sightline.data.views.image_view import View
 from sightline.errors import RecipeError
-from sightline.structures.case import Cohort
+from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Box, Mask
 from sightline.structures.tag import Tag
@@ -311,3 +312,28 @@ def test_a_cropped_cohort_is_read_once(tiny_cohort, monkeypatch):
     for epoch in range(3):
         list(iterate_training_batches(items, epoch=epoch, batch_size=9))
     assert len(count) == len(set(count)) == len(tiny_cohort)
+
+
+def test_masks_in_files_are_read_once_and_change_nothing(tmp_path, monkeypatch):
+    """A file a mask, of one label among two: what is kept is drawn as what is read."""
+    labels = np.zeros((2, 40, 48), np.uint8)
+    labels[0, 5:20, 8:30], labels[0, 25:30, 5:9], labels[1, 12:14, 3:40] = 2, 1, 2
+    cases = []
+    for number, values in enumerate(labels):
+        image, mask = tmp_path / f"{number}.png", tmp_path / f"{number}_mask.png"
+        Image.fromarray(np.full((40, 48), 100, np.uint8)).save(image)
+        Image.fromarray(values).save(mask)
+        marks = (Mask(mask, Tag("finding", None, "reader"), value=2),)
+        cases.append(Case(str(number), str(number), str(number), image, "broken", marks, "train", None, (40, 48)))
+    cohort = Cohort("files", ("whole", "broken"), tuple(cases), tmp_path)
+    items = CohortItems(cohort, VIEW, RegionChoice("mask", "finding"))
+    frame = Frame.of_image((40, 48))
+    for index, case in enumerate(cohort):
+        drawn, _ = items._targets.draw(index, frame, frame)
+        assert np.array_equal(drawn[0], labels[index] == 2) and np.array_equal(
+            drawn[0], case.regions[0].draw(frame) > 0
+        )
+    assert items._targets._picked.held_bytes == 2 * 40 * 48
+    monkeypatch.setattr("sightline.structures.regions.read_mask", lambda *given: pytest.fail("read again"))
+    for index in range(2):
+        assert items._targets.draw(index, frame, frame)[0].any()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,7 @@ from sightline.data.targets.gaze_choice import GazeChoice, GazeTargets
 from sightline.data.targets.region_choice import RegionChoice, draw_targets
 from sightline.structures.case import Cohort, is_normal
 from sightline.structures.frame import Frame
-from sightline.structures.regions import Mask, Region
+from sightline.structures.regions import Mask, Region, is_volume
 
 # in a target: neither marked nor known to be free of what is marked
 UNKNOWN = 255
@@ -24,7 +26,7 @@ class RegionTargets:
     Args:
         cohort: the cases.
         choice: which regions, and which classes they guide.
-        budget_bytes: memory for regions made into masks.
+        budget_bytes: memory for regions made into masks, and for masks of pictures read from files.
     """
 
     def __init__(self, cohort: Cohort, choice: RegionChoice, budget_bytes: int) -> None:
@@ -48,7 +50,7 @@ class RegionTargets:
         case = self.cohort[index]
         picked: tuple[Region, ...] = ()
         if self._guiding is None or case.patient_id in self._guiding:
-            picked = self._picked.get(index, lambda: self.choice.pick(case, source.shape))
+            picked = self._picked.get(index, lambda: _read_files(self.choice.pick(case, source.shape)))
         target, guided = draw_targets(picked, self.choice, case, self.cohort.classes, frame, shared=self.shared)
         if hidden and guided.any():
             guided[:] = False
@@ -63,6 +65,16 @@ def build_targets(cohort: Cohort, choice: RegionChoice | GazeChoice, budget_byte
     if isinstance(choice, GazeChoice):
         return GazeTargets(cohort, choice)
     return RegionTargets(cohort, choice, budget_bytes)
+
+
+def _read_files(regions: Sequence[Region]) -> tuple[Region, ...]:
+    """Masks of pictures as arrays: a file is read once, not in every epoch. Those of volumes are read as they come."""
+    return tuple(
+        replace(r, source=r.pixels(), value=None)
+        if isinstance(r, Mask) and isinstance(r.source, Path) and not is_volume(r.source)
+        else r
+        for r in regions
+    )
 
 
 def _count_bytes(regions: Sequence[Region]) -> int:
