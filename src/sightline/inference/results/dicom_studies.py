@@ -21,7 +21,8 @@ from sightline.inference.dicom_results import (
     build_study_results,
     write_dicom_results,
 )
-from sightline.io.dicom.radiograph import translate_parser_errors
+from sightline.io.dicom.limits import require_bounds
+from sightline.io.dicom.radiograph import open_image, translate_parser_errors
 from sightline.io.dicom_results.header import SourceImage, build_source_image
 from sightline.io.dicom_results.identity import make_uid
 from sightline.io.dicom_results.objects import ObjectOptions
@@ -62,7 +63,7 @@ class StudyWriter:
                     f"{file}: {NOT_DICOM}.", "Give the DICOM file that the picture was made from, or leave out --as."
                 )
         with translate_parser_errors(file):
-            return build_source_image(pydicom.dcmread(file), file)
+            return build_source_image(open_image(file, pixels=True), file)
 
     def add(self, file: Path, source: SourceImage, picture: Picture, reading: FileResult) -> None:
         """Take one image; the study is written when it was the last of it."""
@@ -114,6 +115,7 @@ def _read_study(file: Path) -> str:
     """StudyInstanceUID and PatientID of a DICOM file, or empty."""
     try:
         with translate_parser_errors(file):
+            require_bounds(file)
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["StudyInstanceUID", "PatientID"])
             study = str(header.get("StudyInstanceUID") or "")
             return f"{study}\0{header.get('PatientID') or ''}" if study else ""

@@ -100,7 +100,7 @@ def read_header(path: Path) -> Header:
     """
     path = Path(path)
     with translate_parser_errors(path):
-        return _build_header(_complete_groups(open_dataset(path, pixels=False)), path)
+        return _build_header(open_image(path, pixels=False), path)
 
 
 def read_dicom(path: Path) -> Picture:
@@ -115,7 +115,7 @@ def read_dicom(path: Path) -> Picture:
     """
     path = Path(path)
     with translate_parser_errors(path):
-        dataset = _complete_groups(open_dataset(path, pixels=True))
+        dataset = open_image(path, pixels=True)
         require_foreign(dataset, path)
         index, values = decode_pixels(dataset, path)
         header = _build_header(dataset, path)
@@ -195,6 +195,15 @@ def open_dataset(path: Path, *, pixels: bool) -> Any:
     dataset = pydicom.dcmread(path, stop_before_pixels=not pixels)
     require_syntax(dataset, path)
     return dataset
+
+
+def open_image(path: Path, *, pixels: bool) -> Any:
+    """The same, and what is said of the one frame of an enhanced object stands where a plain image says it.
+
+    Raises:
+        UnreadableFile: as `open_dataset`.
+    """
+    return _complete_groups(open_dataset(path, pixels=pixels))
 
 
 def _complete_groups(dataset: Any) -> Any:

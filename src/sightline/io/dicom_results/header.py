@@ -75,10 +75,15 @@ _IMAGE = (
     "PresentationLUTShape",
     "LossyImageCompression",
 )
+# classes of one frame an object; of any other, highdicom asks for functional groups or refuses it as unknown
+_OF_ONE_FRAME = ("1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1", "2", "7")
+SINGLE_FRAME = tuple(f"1.2.840.10008.5.1.4.1.1.{end}" for end in _OF_ONE_FRAME)
 TAKEN_OVER = (*NEEDED, *TYPE_2, *_PATIENT, *_STUDY, *_SERIES, *_IMAGE)
 _NUMBERS = ("DS", "IS", "FD", "FL", "US", "SS", "UL", "SL")
 _TABLES = ("ModalityLUTSequence", "VOILUTSequence")
 _SEXES = ("M", "F", "O")
+# zero stands in files for "unknown", and no pixel or slice has a size below
+_LENGTHS = ("PixelSpacing", "ImagerPixelSpacing", "SliceThickness")
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +113,13 @@ class SourceImage:
     def copy(self) -> Dataset:
         """The header with elements of its own: pydicom's own copies share them."""
         return deepcopy(self.header)
+
+    def copy_as_single_frame(self) -> Dataset:
+        """The same, of a class that highdicom knows to have one frame; `finish` writes the true class again."""
+        header = self.copy()
+        if str(header.SOPClassUID) not in SINGLE_FRAME:
+            header.SOPClassUID = SINGLE_FRAME[0]
+        return header
 
 
 def build_source_image(dataset: Dataset, where: Path | str = "the image") -> SourceImage:
@@ -168,7 +180,10 @@ def copy_sound_header(dataset: Dataset, where: Path | str = "the image") -> tupl
             if items:
                 _set_element(header, keyword, deepcopy(items))
     _settle_window(header)
+    _settle_rescale(header, notes)
     _settle_deidentification(header)
+    if "SamplesPerPixel" not in header and str(header.get("PhotometricInterpretation") or "").startswith("MONOCHROME"):
+        header.SamplesPerPixel = 1
     header.SpecificCharacterSet = UTF8
     return header, tuple(notes)
 
@@ -234,12 +249,14 @@ def _check_value(keyword: str, value: Any, dataset: Dataset) -> tuple[Any, bool]
         text = str(value)
         return (PersonName(text), True) if _follows_vr("PN", text) else (None, False)
     many = [value] if isinstance(value, (str, bytes, int, float)) or not hasattr(value, "__iter__") else list(value)
+    if not _has_right_number(keyword, len(many)):
+        return None, False
     if vr in _NUMBERS:
         try:
             numbers = [float(one) for one in many]
         except (TypeError, ValueError):
             return None, False
-        sound = all(abs(one) < 1e12 for one in numbers)
+        sound = all(abs(one) < 1e12 and (one > 0 or keyword not in _LENGTHS) for one in numbers)
         return (value, True) if sound else (None, False)
     texts = [str(one) for one in many]
     if keyword == "PatientSex" and texts[0].strip() not in _SEXES:
@@ -247,6 +264,14 @@ def _check_value(keyword: str, value: Any, dataset: Dataset) -> tuple[Any, bool]
     if not all(_follows_vr(vr, text) for text in texts):
         return None, False
     return (texts[0] if len(texts) == 1 else texts), True
+
+
+def _has_right_number(keyword: str, count: int) -> bool:
+    """Whether an element may hold that many values (PS3.6: `2`, `1-n`, `2-2n`)."""
+    from pydicom.datadict import dictionary_VM
+
+    least, _, most = dictionary_VM(keyword).partition("-")
+    return count >= int(least) if "n" in most else int(least) <= count <= int(most or least)
 
 
 def _has_bytes(dataset: Dataset, keyword: str) -> bool:
@@ -281,6 +306,17 @@ def _settle_window(header: Dataset) -> None:
         for keyword in ("WindowCenter", "WindowWidth", "VOILUTFunction"):
             if keyword in header:
                 del header[keyword]
+
+
+def _settle_rescale(header: Dataset, notes: list[str]) -> None:
+    """Slope and intercept stand together; where one is missing, what the reader takes for it is written."""
+    pair = ("RescaleSlope", "RescaleIntercept")
+    if sum(keyword in header for keyword in pair) != 1:
+        return
+    for keyword, usual in zip(pair, ("1", "0"), strict=True):
+        if keyword not in header:
+            setattr(header, keyword, usual)
+            notes.append(f"{keyword} is not stated by the source; {usual} was taken")
 
 
 def _settle_deidentification(header: Dataset) -> None:

@@ -101,12 +101,22 @@ def finish(dataset: Dataset, source: SourceImage, made: datetime, words: Sequenc
     for item in dataset.get("ContributingEquipmentSequence", ()):
         if "ContributionDateTime" in item:
             del item.ContributionDateTime
+    _name_class_of_source(dataset, source)
     meta = dataset.file_meta
     meta.ImplementationClassUID = make_uid("sightline")
     meta.ImplementationVersionName = "SIGHTLINE"
     if "FileMetaInformationGroupLength" in meta:
         del meta.FileMetaInformationGroupLength
     return dataset
+
+
+def _name_class_of_source(dataset: Dataset, source: SourceImage) -> None:
+    """Every reference to the source says its own class, whatever class stood in for it."""
+    for element in dataset:
+        for item in element.value if element.VR == "SQ" else ():
+            if str(item.get("ReferencedSOPInstanceUID") or "") == source.uid:
+                item.ReferencedSOPClassUID = source.header.SOPClassUID
+            _name_class_of_source(item, source)
 
 
 def encode_dicom(dataset: Dataset) -> bytes:

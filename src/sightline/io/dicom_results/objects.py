@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from sightline.errors import LayoutError, count_noun
+from sightline.errors import LayoutError, UnreadableFile, count_noun
 from sightline.io.dicom_results.header import require_one_study
 from sightline.io.dicom_results.identity import (
     SERIES_FROM,
@@ -51,9 +51,23 @@ def make_objects(result: StudyResult, wanted: ObjectOptions = ObjectOptions()) -
     """The objects of a study's result, reports first; kinds that there is nothing for are left out.
 
     Raises:
-        UnreadableFile: no image, or images of several studies or patients.
+        UnreadableFile: no image, images of several studies or patients, or a header that no result can be made from.
     """
     require_one_study([image.source for image in result.images])
+    try:
+        return _make_objects(result, wanted)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        # highdicom asks for more than a standard's header, or another library's, may say
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UnreadableFile(
+            f"No results can be written as DICOM for study {result.images[0].source.header.StudyInstanceUID}: its "
+            f"header lacks or contradicts what they need ({said}).",
+            "Give the images as the modality stored them, or predict without --as dicom; if their headers are sound, "
+            "report this with the text in brackets.",
+        ) from error
+
+
+def _make_objects(result: StudyResult, wanted: ObjectOptions) -> list[Dataset]:
     maker = result.maker
     made_by = (maker.run, maker.weights, maker.version, *maker.parameters)
     words = list_result_words([image.source for image in result.images], made_by)

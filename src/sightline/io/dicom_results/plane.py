@@ -85,7 +85,7 @@ def build_plane_of_cells(source: SourceImage, to_source: NDArray[np.float64]) ->
 
 def place_image_on_plane(source: SourceImage, run: str) -> Dataset:
     """The image's header as that of a slice in a frame of reference of its own, for highdicom to refer to."""
-    header, plane = source.copy(), build_plane_of_image(source)
+    header, plane = source.copy_as_single_frame(), build_plane_of_image(source)
     header.FrameOfReferenceUID = make_uid("frame of reference", source.uid, run)
     header.PositionReferenceIndicator = ""
     header.ImagePositionPatient = list(plane.position)

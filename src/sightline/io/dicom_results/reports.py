@@ -45,6 +45,7 @@ _STAND_INS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "PatientOrientation": (["L", "F"], ("111044", "111043")),
     "ImagerPixelSpacing": ([1.0, 1.0], ("111026", "111066")),
     "SliceThickness": (1.0, ("112225",)),
+    "Modality": ("OT", ()),
 }
 
 

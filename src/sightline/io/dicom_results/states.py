@@ -49,7 +49,7 @@ def write_state(
         series: UID, number and description of the series.
         number: of the instance in its series.
     """
-    header = source.copy()
+    header = source.copy_as_single_frame()
     rows, columns = source.shape
     layer = hd.pr.GraphicLayer("AI_RESEARCH", order=1, description=NOT_FOR_DIAGNOSIS)
     graphics, texts = [], []
@@ -77,7 +77,10 @@ def write_state(
     foot = (0.0, max(0.0, rows - max(2.0, _LINE_SHARE * rows)), float(columns), float(rows))
     texts.append(hd.pr.TextObject(caption, units="PIXEL", bounding_box=foot, text_justification="LEFT"))
     annotation = hd.pr.GraphicAnnotation([header], layer, graphic_objects=graphics or None, text_objects=texts)
-    inverse = header.get("PhotometricInterpretation") == "MONOCHROME1"
+    # either of the two, or both, mean one inversion, as the reader takes them
+    inverse = (
+        header.get("PhotometricInterpretation") == "MONOCHROME1" or header.get("PresentationLUTShape") == "INVERSE"
+    )
     made_of = ("states", source.uid, *words)
     dataset = hd.pr.GrayscaleSoftcopyPresentationState(
         referenced_images=[header],

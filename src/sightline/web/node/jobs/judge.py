@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -38,7 +37,7 @@ from sightline.inference.network_output import Ask, RunFacts
 from sightline.inference.onnx.exported_run import open_export
 from sightline.inference.onnx.model_file import find_export
 from sightline.inference.radiographs import read_picture, read_radiograph
-from sightline.io.dicom.radiograph import translate_parser_errors
+from sightline.io.dicom.radiograph import open_image, translate_parser_errors
 from sightline.io.dicom_results.header import build_source_image
 from sightline.io.dicom_results.objects import ObjectOptions
 from sightline.io.dicom_results.results import ImageResult, Kind
@@ -178,7 +177,7 @@ def _judge_image(judging: LoadedRun, request: Request, study: JudgedStudy, sha25
     door = "picture"
     try:
         with translate_parser_errors(file):
-            dataset = pydicom.dcmread(file)
+            dataset = open_image(file, pixels=True)
             source = build_source_image(dataset, file)
             facts = read_header_facts(dataset)
         picture = read_radiograph(file)
