@@ -165,13 +165,14 @@ def test_only_the_objects_that_are_asked_for(run, studies, tmp_path):
     assert sorted(path.name.split("_")[0] for path in (tmp_path / "dicom").rglob("*.dcm")) == ["findings", "picture"]
 
 
-def test_a_source_without_uids_is_rejected_and_the_rest_goes_on(run, studies, tmp_path):
+def test_a_source_without_uids_or_nowhere_is_rejected_and_the_rest_goes_on(run, studies, tmp_path):
     (tmp_path / "in").mkdir()
     for n, changes in enumerate(({}, {"SOPInstanceUID": ""})):
         image = radiograph(60, 48, seed=9, **changes)
         image.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{n + 1}"
         image.save_as(tmp_path / "in" / f"{n}.dcm", enforce_file_format=True)
-    assert predict_files(run, [tmp_path / "in"], tmp_path / "out", QUIET, dicom=DicomWish()) == (1, 1)
+    (tmp_path / "in" / "a.dcm").symlink_to(tmp_path / "gone.dcm")
+    assert predict_files(run, [tmp_path / "in"], tmp_path / "out", QUIET, dicom=DicomWish()) == (1, 2)
     assert len(objects(tmp_path / "out")) == 1
 
 

@@ -70,7 +70,7 @@ def read_image(path: Path) -> Picture:
         UnreadableFile: missing, of another type, truncated, of several pages, or of an absurd size.
     """
     path = Path(path)
-    head = _read_head(path)
+    head = read_head(path)
     if _is_dicom(path, head):
         from sightline.io.dicom.radiograph import read_dicom
 
@@ -127,7 +127,7 @@ def read_frame(path: Path) -> Frame:
 
 @lru_cache(maxsize=65536)
 def _read_frame(path: Path, stamp: tuple[int, int] | None) -> Frame:
-    head = _read_head(path)
+    head = read_head(path)
     if _is_dicom(path, head):
         from sightline.io.dicom.radiograph import read_header
 
@@ -205,13 +205,18 @@ def _may_be_image(file: Path) -> bool:
     if known:
         return True
     try:
-        head = _read_head(file)
+        head = read_head(file)
     except UnreadableFile:
         return False
     return has_dicom_mark(head) or find_picture_kind(head) is not None
 
 
-def _read_head(path: Path) -> bytes:
+def read_head(path: Path) -> bytes:
+    """The first 132 bytes of a file, which tell what it is.
+
+    Raises:
+        UnreadableFile: it cannot be opened.
+    """
     try:
         with path.open("rb") as stream:
             return stream.read(132)

@@ -28,6 +28,7 @@ from sightline.io.dicom_results.identity import make_uid
 from sightline.io.dicom_results.objects import ObjectOptions
 from sightline.io.dicom_results.results import ImageResult
 from sightline.io.files import BEGUN, mark_whole, write_text
+from sightline.io.image import read_head
 from sightline.io.picture import Picture, has_dicom_mark
 
 if TYPE_CHECKING:
@@ -55,13 +56,10 @@ class StudyWriter:
         Raises:
             UnreadableFile: no DICOM, or without UIDs.
         """
-        if not self._studies[file]:
-            with file.open("rb") as stream:
-                mark = has_dicom_mark(stream.read(132))
-            if not mark:
-                raise UnreadableFile(
-                    f"{file}: {NOT_DICOM}.", "Give the DICOM file that the picture was made from, or leave out --as."
-                )
+        if not self._studies[file] and not has_dicom_mark(read_head(file)):
+            raise UnreadableFile(
+                f"{file}: {NOT_DICOM}.", "Give the DICOM file that the picture was made from, or leave out --as."
+            )
         with translate_parser_errors(file):
             return build_source_image(open_image(file, pixels=True), file)
 

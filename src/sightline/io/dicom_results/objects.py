@@ -58,10 +58,10 @@ def make_objects(result: StudyResult, wanted: ObjectOptions = ObjectOptions()) -
         return _make_objects(result, wanted)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         # highdicom asks for more than a standard's header, or another library's, may say
-        said = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UnreadableFile(
             f"No results can be written as DICOM for study {result.images[0].source.header.StudyInstanceUID}: its "
-            f"header lacks or contradicts what they need ({said}).",
+            f"header lacks or contradicts what they need ({reason}).",
             "Give the images as the modality stored them, or predict without --as dicom; if their headers are sound, "
             "report this with the text in brackets.",
         ) from error
