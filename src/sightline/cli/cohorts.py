@@ -202,7 +202,8 @@ def run_import(word: str, source: Path, destination: Path, options: object) -> i
         was = "was" if len(rejects) == 1 else "were"
         print(f"{count_noun(len(rejects), 'file')} {was} not read; see {destination / 'rejects.csv'}", file=sys.stderr)
     for key, value in cohort.about.items():
-        if key.startswith("warning") or key in ("counts", "samples", "fixations", "calibration pictures"):
+        named = key in ("counts", "samples", "fixations", "calibration pictures")
+        if named or key.startswith("warning") or value.startswith("WARNING"):
             print(f"{key}: {value}", file=sys.stderr)
     for alike in group_alike_names(cohort.classes):
         words = ", ".join(repr(name) for name in alike)

@@ -91,17 +91,21 @@ def parse_number(value: Any) -> float:
     return float(refuse_underscores(value) if isinstance(value, str) else value)
 
 
-def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -> list[CsvRow]:
+def read_table(
+    path: Path, required: Sequence[str], *, key: str | None = None, known: Sequence[str] = ()
+) -> list[CsvRow]:
     """Read a CSV table with a header (UTF-8, or UTF-16 with its mark, as Excel's "Unicode text"; quoted fields may hold
     newlines; a first line `sep=;` names the separator).
 
     Commas separate cells, or semicolons, tabs or bars where the header has no comma. Blanks around cells (but facts)
-    are no part of them: `P1 ` beside `P1` would be another patient. Rows without any text are passed over.
+    are no part of them: `P1 ` beside `P1` would be another patient. Rows without any text are passed over. A column
+    that differs from a required or known one in case, blanks and marks alone is that one: `Patient ID` is `patient_id`.
 
     Args:
         path: the file.
         required: columns that must exist.
         key: column whose values must be present and unique.
+        known: columns that are read where they exist.
 
     Raises:
         LayoutError: missing file or column, a row of another length than the header or equal to it, a repeated or
@@ -110,6 +114,8 @@ def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -
     try:
         text = read_text(path, f"A table with the columns {list(required)} belongs there.")
         records = _separate_records(text, required)
+        if records:
+            records[0] = _name_columns(records[0], [*required, *known])
     except csv.Error as error:
         raise LayoutError(f"{path} cannot be read as a CSV table ({error}).", "Save it as CSV UTF-8.") from None
     if "\0" in text:
@@ -202,8 +208,20 @@ def _separate_records(text: str, required: Sequence[str]) -> list[list[str]]:
         header, *rows = _iterate_rows(rest, declared[4])
         return [header, [], *rows]
     tried = {separator: _read_header(text, separator) for separator in _SEPARATORS}
-    fits = [separator for separator, header in tried.items() if len(header) > 1 and set(required) <= set(header)]
+    heads = {separator: set(_name_columns(header, required)) for separator, header in tried.items()}
+    fits = [separator for separator, header in tried.items() if len(header) > 1 and set(required) <= heads[separator]]
     return list(_iterate_rows(text, fits[0] if fits else max(tried, key=lambda separator: len(tried[separator]))))
+
+
+def _name_columns(header: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The header with each column by its known name, where only one column is like it."""
+
+    def reduce_name(name: str) -> str:
+        return re.sub(r"[\W_]", "", normalise_form(name).casefold())
+
+    forms = [reduce_name(name) for name in header]
+    meant = {reduce_name(name): name for name in known if name not in header and forms.count(reduce_name(name)) == 1}
+    return [meant.get(form, name) for form, name in zip(forms, header, strict=True)]
 
 
 def _read_header(text: str, separator: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -24,6 +24,28 @@ _NORMAL_WORDS = frozenset(
 def is_normal(label: str) -> bool:
     """Whether a class name means "no finding": `normal`, `no fracture`, `No Finding`, `N`, ..."""
     return label.strip().casefold().replace("_", " ").replace("-", " ") in _NORMAL_WORDS
+
+
+def order_classes(labels: Iterable[str]) -> tuple[str, ...]:
+    """The classes of labels whose order nobody stated: normal ones first, as the last of two counts as positive.
+
+    Example:
+        >>> order_classes(["fracture", "normal", "fracture"])
+        ('normal', 'fracture')
+    """
+    return tuple(sorted(set(labels), key=lambda name: (not is_normal(name), name)))
+
+
+def describe_unknown_patients(unknown: int, of: int, column: str) -> str:
+    """What a cohort says of itself (`about["patients"]`) where patients are not known; the audit repeats it.
+
+    Args:
+        unknown: how many images do not name their patient.
+        of: how many there are.
+        column: what should name it.
+    """
+    how_many = "no image names" if unknown == of else f"{unknown} of {of} images do not name"
+    return f"WARNING: {how_many} a patient ({column}): their studies count as patients; splits may leak patients"
 
 
 Split = Literal["train", "val", "test"]

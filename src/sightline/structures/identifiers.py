@@ -99,6 +99,18 @@ def find_placeholders(names: Iterable[str]) -> list[str]:
     return [name for name, form in forms.items() if form in _PLACEHOLDERS and not (signs and name == "-")]
 
 
+def blank_placeholders(values: Sequence[str]) -> list[str]:
+    """Cells without blanks around them; empty where they stand for an empty one.
+
+    Example:
+        >>> blank_placeholders(["F", " M", "NaN", "n/a"])
+        ['F', 'M', '', '']
+    """
+    plain = [str(value).strip() for value in values]
+    empty = set(find_placeholders(set(plain)))
+    return ["" if value in empty else value for value in plain]
+
+
 def name_files(names: Iterable[str]) -> dict[str, str]:
     """An id for each file: its name without the suffix of a picture; whole where two would share one.
 

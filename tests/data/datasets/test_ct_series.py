@@ -62,7 +62,7 @@ def test_labels_facts_and_splits(tmp_path):
     (tmp_path / "truth.csv").write_text("\n".join(["folder,label,age", *rows, "gone,intact,1"]))
     options = Options(labels=tmp_path / "truth.csv", fractions=(0.6, 0.2, 0.2))
     cohort, rejects = read_layout("dicom_ct", tmp_path, options, tmp_path / "cohort")
-    assert cohort.classes == ("fractured", "intact") and cohort[3].label == "intact"
+    assert cohort.classes == ("intact", "fractured") and cohort[3].label == "intact"
     assert cohort[3].facts["age"] == "63" and cohort[3].facts["orientation"] == "LPS"
     assert {case.split for case in cohort} == {"train", "val", "test"}
     splits = {case.patient_id: case.split for case in cohort}

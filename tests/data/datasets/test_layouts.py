@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from support.paths import ROOT
 
+from sightline.data.audit.audit import audit
 from sightline.data.datasets.layouts import LAYOUTS, find_layout, read_layout
 from sightline.data.datasets.pictures import Options
 from sightline.errors import CohortError, LayoutError
@@ -62,7 +63,7 @@ def pictures(tmp_path):
 
 def test_a_plain_folder_of_pictures_is_a_cohort(pictures):
     cohort, rejects = read_layout("pictures", pictures, Options(fractions=(0.5, 0.25, 0.25)))
-    assert len(cohort) == 10 and cohort.classes == ("fracture", "none")
+    assert len(cohort) == 10 and cohort.classes == ("none", "fracture")
     assert cohort[0].facts["sex"] == "f" and cohort[1].shape == (20, 30)
     assert {case.split for case in cohort} == {"train", "val", "test"}
     by_patient = {}
@@ -104,3 +105,25 @@ def test_splits_of_the_table_are_kept(pictures):
 def test_a_label_outside_the_classes_is_refused(pictures):
     with pytest.raises(LayoutError, match="'none' is not among"):
         read_layout("pictures", pictures, Options(classes=("fracture",)))
+
+
+def test_columns_are_known_in_any_case(pictures):
+    """`Patient ID` was a fact of the case, and two pictures of a patient were in train and in test."""
+    (pictures / "labels.csv").write_text("File;LABEL;Patient ID;Age\np0.png;b;P1;7\np1.png;a;P1;8\np2.png;a;;9\n")
+    cohort, _ = read_layout("pictures", pictures, Options(fractions=None))
+    assert [case.patient_id for case in cohort] == ["P1", "P1", "p2"]
+    assert set(cohort[0].facts) == {"Age"}
+
+
+def test_unknown_patients_are_told_and_found_by_the_audit(pictures):
+    table = pictures / "labels.csv"
+    table.write_text("file,label,patient_id\np0.png,b,P1\np1.png,a,\np2.png,a,\n")
+    cohort, _ = read_layout("pictures", pictures, Options(fractions=None))
+    assert cohort.about["patients"].startswith("WARNING: 2 of 3 images do not name a patient")
+    assert "patients-unknown" in {finding.kind for finding in audit(cohort)}
+
+
+def test_the_normal_class_comes_first(pictures):
+    """The last of two classes is the positive one: `fracture` beside `normal` made normal the finding."""
+    (pictures / "labels.csv").write_text("file,label\np0.png,fracture\np1.png,normal\np2.png,fracture\n")
+    assert read_layout("pictures", pictures, Options(fractions=None))[0].classes == ("normal", "fracture")

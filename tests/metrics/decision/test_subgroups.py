@@ -82,6 +82,13 @@ def test_numbers_become_thirds_and_names_stay():
     assert found.count("over 59.3333") == 20
 
 
+def test_a_word_for_an_empty_cell_is_no_group():
+    """One `NaN` among ages made every age a group of its own, and a fact of many ages was left out."""
+    assert bin_values(["F", "nan", "N/A", "M"]) == ["F", "", "", "M"]
+    ages = [str(age) for age in range(20, 50)]
+    assert set(bin_values([*ages, "NaN"])) == {*bin_values(ages), ""}
+
+
 def test_small_groups_say_why_and_single_values_are_left_out():
     table = binormal(np.random.default_rng(5), 40, 60)
     facts = {"site": ["s"] * 100, "sex": ["f"] * 3 + ["m"] * 95 + [""] * 2, "id": [f"i{i}" for i in range(100)]}

@@ -14,6 +14,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from sightline.metrics.statistics.auc_intervals import compute_auc_interval
 from sightline.structures.case import Case
+from sightline.structures.identifiers import blank_placeholders
 
 FOLDS = 5
 RESAMPLES = 500
@@ -57,7 +58,7 @@ def build_fact_columns(cases: Sequence[Case], measures: Mapping[str, FloatArray]
     """
     columns = dict(measures)
     texts = {"view": [case.view for case in cases]}
-    texts |= {name: [c.facts.get(name, "") for c in cases] for name in list_fact_names(cases)}
+    texts |= {name: blank_placeholders([c.facts.get(name, "") for c in cases]) for name in list_fact_names(cases)}
     for name, values in texts.items():
         name = f"fact {name}" if name in columns or (name == "view" and "view" in columns) else name
         levels, counts = np.unique(values, return_counts=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sightline.data.split import split_cohort
 from sightline.errors import GeometryError, LayoutError, count_noun
 from sightline.io.tables import find_path_inside, parse_number, read_json, read_table
-from sightline.structures.case import Case, Cohort
+from sightline.structures.case import Case, Cohort, describe_unknown_patients
 from sightline.structures.identifiers import name_files, normalise_form
 from sightline.structures.raster import MAX_PIXELS
 from sightline.structures.regions import Box, Mask, Polygon, Region
@@ -120,9 +120,7 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
         )
     about = {"layout": "COCO", "annotations": path.name}
     about["patients"] = (
-        path_of.name
-        if table is not None
-        else "WARNING: no groups.csv, every image counts as its own patient; splits may leak patients"
+        path_of.name if table is not None else describe_unknown_patients(len(cases), len(cases), "groups.csv")
     )
     classes = (options.normal, *dict.fromkeys(names.values()))
     cohort = Cohort(source.resolve().name, classes, tuple(cases), source, about)

@@ -17,7 +17,7 @@ from sightline.io.files import BEGUN, make_file_name
 from sightline.io.nifti import write_volume
 from sightline.io.picture import Reject, mention_rejects
 from sightline.io.tables import CsvRow, read_table
-from sightline.structures.case import Case, Cohort
+from sightline.structures.case import Case, Cohort, describe_unknown_patients, order_classes
 from sightline.structures.identifiers import normalise_form
 
 UNKNOWN = "unknown"
@@ -34,7 +34,8 @@ class Options:
     """csv with `label` and one of `series_uid`, `study_uid`, `patient_id` or `folder` (of the slices, as seen from the
     source); every other column becomes a fact. Without it every case has the class "unknown"."""
     classes: tuple[str, ...] | None = None
-    """Class names in the order of logits; by default the labels found, sorted."""
+    """Class names in the order of logits, the positive one last; by default the labels found: normal first, then
+    sorted."""
     name: str | None = None
     """What the cohort is called; by default the folder's name."""
     check_values: bool = True
@@ -105,6 +106,8 @@ def cut(
         "labels": "" if options.labels is None else Path(options.labels).name,
         "counts": f"series {len(found)}, kept {len(cases)}; DICOM objects that are no CT slices {others}",
     }
+    if unknown := sum(case.patient_id == case.study_id for case in cases):
+        about["patients"] = describe_unknown_patients(unknown, len(cases), "PatientID")
     cohort = Cohort(options.name or source.resolve().name, classes, tuple(cases), destination, about)
     if len(classes) > 1:
         with mention_rejects(rejects):
@@ -150,9 +153,9 @@ def _build_case(
 
 
 def _choose_classes(cases: list[Case], options: Options, labels: _Labels | None) -> tuple[str, ...]:
-    found = sorted({case.label for case in cases})
+    found = order_classes(case.label for case in cases)
     if labels is None:
-        return tuple(found)
+        return found
     named = {normalise_form(name) for name in options.classes or found}
     strange = [label for label in found if label not in named]
     if strange:
@@ -160,7 +163,7 @@ def _choose_classes(cases: list[Case], options: Options, labels: _Labels | None)
             f"{options.labels}: the label {strange[0]!r} is not among the classes {list(options.classes or ())}.",
             "Name it too, or correct the table.",
         )
-    return options.classes or tuple(found)
+    return options.classes or found
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,7 @@ class _Labels:
 
     @classmethod
     def read(cls, path: Path) -> _Labels:
-        head = read_table(path, ("label",))
+        head = read_table(path, ("label",), known=_KEYS)
         columns = list(head[0].cells) if head else []
         key = next((key for key in _KEYS if key in columns), None)
         if key is None:
@@ -183,7 +186,7 @@ class _Labels:
                 "Name the columns so in the first line.",
             )
         rows: dict[str, CsvRow] = {}
-        for row in read_table(path, ("label",), key=key):
+        for row in read_table(path, ("label",), key=key, known=_KEYS):
             first = rows.setdefault(normalise_form(row[key].rstrip("/")), row)
             if first is not row:
                 raise row.error(key, f"is that of row {first.number}, written another way", "Remove one row.")

@@ -16,7 +16,7 @@ from sightline.io.dicom.radiograph import (
 from sightline.io.image import find_images
 from sightline.io.picture import DICOM_SUFFIXES, Reject, has_dicom_mark
 from sightline.io.tables import read_table
-from sightline.structures.case import Case, Cohort
+from sightline.structures.case import Case, Cohort, describe_unknown_patients, order_classes
 from sightline.structures.identifiers import normalise_form
 
 UNKNOWN = "unknown"
@@ -42,7 +42,8 @@ class Options:
     labels: Path | None = None
     """csv with `label` and one of `sop_uid`, `study_uid` or `file`; without it every case has the class "unknown"."""
     classes: tuple[str, ...] | None = None
-    """Class names in the order of logits; by default the labels found, sorted."""
+    """Class names in the order of logits, the positive one last; by default the labels found: normal first, then
+    sorted."""
     name: str | None = None
     """What the cohort is called; by default the folder's name."""
     check_pixels: bool = True
@@ -77,7 +78,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     seen: dict[str, Path] = {}
     cases: list[Case] = []
     rejects: list[Reject] = []
-    named = 0
+    named = unknown = 0
     for file in find_images(source):
         try:
             header = _read_radiograph(file, check_pixels=options.check_pixels)
@@ -94,6 +95,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
         if sop_uid:
             seen[sop_uid] = file
         named += header.names_patient
+        unknown += not header.patient_id
         cases.append(_build_case(header, source, label))
     for row in (rows or {}).values():
         if row.line not in used:
@@ -104,13 +106,15 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     names = (
         tuple(options.classes)
         if rows is not None and options.classes is not None
-        else tuple(sorted(found)) or (UNKNOWN,)
+        else order_classes(found) or (UNKNOWN,)
     )
     about = {
         "layout": "dicom",
         "source": source.name,
         "labels": "" if options.labels is None else Path(options.labels).name,
     }
+    if unknown:
+        about["patients"] = describe_unknown_patients(unknown, len(cases), "PatientID")
     if named:
         about["warning: identity"] = (
             f"{named} of {count_noun(len(cases), 'picture')} name their patient or a day of birth; "
@@ -161,7 +165,7 @@ def _make_relative(file: Path, source: Path) -> str:
 
 
 def _read_labels(path: Path, classes: Sequence[str] | None) -> dict[str, _Row]:
-    table = read_table(path, ("label",))
+    table = read_table(path, ("label",), known=_KEYS)
     columns = list(table[0].cells) if table else []
     key = next((key for key in _KEYS if key in columns), None)
     if key is None:

@@ -32,7 +32,7 @@ from sightline.data.split import split_cohort
 from sightline.errors import LayoutError, count_noun
 from sightline.io.image import find_images
 from sightline.io.tables import CsvRow, read_json, read_table
-from sightline.structures.case import Case, Cohort
+from sightline.structures.case import Case, Cohort, describe_unknown_patients
 from sightline.structures.regions import Region
 
 CLASSES = ("no fracture", "fracture")
@@ -117,7 +117,7 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
     if path.is_file():
         about["patients"] = "groups.csv (near-duplicates and neighbouring ids): FracAtlas has no patient ids"
     else:
-        about["patients"] = "WARNING: no groups.csv, every image counts as its own patient; splits may leak patients"
+        about["patients"] = describe_unknown_patients(len(cases), len(cases), "groups.csv")
     if turned:
         about["stored on their side"] = f"{', '.join(turned)}: stated sizes swapped, as EXIF turns these pictures"
     unmarked = [case.case_id for case in cases if case.label == "fracture" and not case.regions]

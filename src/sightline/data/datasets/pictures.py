@@ -10,7 +10,7 @@ from sightline.errors import LayoutError, SightlineError, count_noun
 from sightline.io.image import find_images, read_image
 from sightline.io.picture import Reject
 from sightline.io.tables import CsvRow, find_path_inside, is_absolute, read_table
-from sightline.structures.case import Case, Cohort
+from sightline.structures.case import Case, Cohort, describe_unknown_patients, order_classes
 from sightline.structures.identifiers import name_files, normalise_form
 
 
@@ -22,7 +22,8 @@ class Options:
     """csv with the columns `file` and `label`, and where known `patient_id`, `study_id`, `view`, `split`; by default
     labels.csv in the source. Every other column becomes a fact of the case."""
     classes: tuple[str, ...] | None = None
-    """Class names in the order of logits; by default the labels found, sorted."""
+    """Class names in the order of logits, the positive one last; by default the labels found: normal first, then
+    sorted."""
     fractions: tuple[float, float, float] | None = (0.7, 0.1, 0.2)
     """Shares of patients in train, val and test, grouped and stratified, where the table has no splits."""
     seed: int = 0
@@ -58,7 +59,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
         raise LayoutError(
             f"{table}: no such table.", "Write a csv with the columns file and label, or name it: --labels."
         )
-    rows = read_table(Path(table), ("file", "label"), key="file")
+    rows = read_table(Path(table), ("file", "label"), key="file", known=_KNOWN)
     found = {path.resolve() for path in find_images(source)} - {Path(table).resolve()}
     splits = [parse_split(row) for row in rows]  # another word says nothing of what was meant
     ids = name_files(row["file"] for row in rows)
@@ -88,15 +89,15 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
             f"{table}: none of its {count_noun(len(rows), 'row')} names a picture that was read.{first}",
             rejects[0].remedy if rows else "Add a row for every picture.",
         )
-    classes = options.classes or tuple(sorted({case.label for case in cases}))
+    classes = options.classes or order_classes(case.label for case in cases)
     strange = sorted({case.label for case in cases} - {normalise_form(name) for name in classes})
     if strange:
         raise LayoutError(
             f"{table}: the label {strange[0]!r} is not among the classes {list(classes)}.", "Name it too."
         )
     about = {"layout": "pictures", "labels": Path(table).name, "counts": f"rows {len(rows)}, kept {len(cases)}"}
-    if all(not row["patient_id"] for row in rows):
-        about["warning patients"] = "no patient_id: every study counts as its own patient; splits may leak patients"
+    if unknown := sum(not row["patient_id"] for row in rows):
+        about["patients"] = describe_unknown_patients(unknown, len(rows), "patient_id")
     return Cohort(source.resolve().name, classes, tuple(cases), source, about), tuple(rejects)
 
 

@@ -25,6 +25,7 @@ from sightline.metrics.predictions import Predictions
 from sightline.metrics.statistics.auc_intervals import compute_auc_spread, fit_binormal_model
 from sightline.metrics.statistics.patient_variance import Spread
 from sightline.metrics.statistics.score_intervals import build_proportion_model
+from sightline.structures.identifiers import blank_placeholders
 
 What = Literal["AUC", "sensitivity", "specificity"]
 MOST_VALUES = 8
@@ -61,13 +62,14 @@ class Subgroup:
 
 
 def bin_values(values: Sequence[str]) -> list[str]:
-    """The group of each row: the value itself, or thirds of the numbers where there are many of them; '' where unknown.
+    """The group of each row: the value itself, or thirds of the numbers where there are many of them; '' where unknown
+    (an empty cell, or what programs and people write for one: NaN, N/A, unknown).
 
     Example:
-        >>> bin_values(["F", "M", " F "])
-        ['F', 'M', 'F']
+        >>> bin_values(["F", "M", " F ", "NaN"])
+        ['F', 'M', 'F', '']
     """
-    plain = [str(value).strip() for value in values]
+    plain = blank_placeholders(values)
     known = [value for value in plain if value]
     numbers = [_parse_number(value) for value in known]
     if len(set(known)) <= MOST_VALUES or any(number is None for number in numbers):

@@ -39,6 +39,7 @@ from sightline.structures.regions import Mask, Region, is_volume
 from sightline.structures.tag import Tag
 
 __all__ = ["Options", "read", "read_cohort"]
+_OPTIONAL = (*IMAGE_COLUMNS[4:], "grid", "grid_mm", "label", "split")
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def read_cohort(source: Path) -> Cohort:
             raise study.error(
                 "study_id", f"is {study['study_id']!r}, in another Unicode form that of row {first.number}"
             )
-    rows = read_table(source / "images.csv", IMAGE_COLUMNS[:4], key="image_id")
+    rows = read_table(source / "images.csv", IMAGE_COLUMNS[:4], key="image_id", known=_OPTIONAL)
     regions = _read_regions(source, {row["image_id"] for row in rows}, head["classes"])
     cases = tuple(_build_case(source, row, studies, head["classes"], regions) for row in rows)
     unused = sorted(studies.keys() - {case.study_id for case in cases})

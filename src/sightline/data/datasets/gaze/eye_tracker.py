@@ -114,7 +114,12 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
     """
     source, options = Path(source), options or Options()
     setup = _read_setup(source / "tracker.json")
-    rows = read_table(source / "pictures.csv", ("image_id", "path", "label"), key="image_id")
+    rows = read_table(
+        source / "pictures.csv",
+        ("image_id", "path", "label"),
+        key="image_id",
+        known=("study_id", "patient_id", "split", "view"),
+    )
     if not rows:
         raise LayoutError(f"{source / 'pictures.csv'} names no picture.", "One row a picture.")
     images = {row["image_id"]: _find_image(source, row) for row in rows}
