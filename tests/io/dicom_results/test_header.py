@@ -1,10 +1,12 @@
 """Results of images whose headers, or whose classes, say less than highdicom asks for."""
 
+import numpy as np
 import pydicom
 import pytest
 from pydicom import uid
+from pydicom.dataset import Dataset
 from support.dicom_sources import radiograph, whole_result
-from support.dicom_tools import dciodvfy
+from support.dicom_tools import dciodvfy, dcmpschk
 
 from sightline.errors import UnreadableFile
 from sightline.io.dicom_results.header import build_source_image
@@ -52,6 +54,35 @@ def test_a_presentation_state_inverts_as_the_reader_does(changes):
     objects = make_objects(whole_result(build_source_image(radiograph(**changes))))
     (state,) = [made for made in objects if made.Modality == "PR"]
     assert state.PresentationLUTShape == "INVERSE"
+
+
+def make_table(first, entries, *, as_words):
+    item = Dataset()
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries), first, 10])
+    data = np.asarray(entries, dtype="<u2")
+    item.add_new("LUTData", "OW" if as_words else "US", data.tobytes() if as_words else data.tolist())
+    return item
+
+
+@pytest.mark.parametrize(("first", "as_words"), [(0, True), (0, False), (-2048, True)])
+def test_a_presentation_state_shows_a_table_of_ten_bits_from_black_to_white(first, as_words, tmp_path):
+    rising = np.round(np.linspace(0, 1, 4096) ** 0.5 * 1023)
+    tables = [make_table(first, rising, as_words=as_words), make_table(first, rising[::-1], as_words=as_words)]
+    image = radiograph(VOILUTSequence=tables, PixelRepresentation=int(first < 0))
+    (state,) = [made for made in judge(image, tmp_path) if made.Modality == "PR"]
+    (made,) = state.SoftcopyVOILUTSequence[0].VOILUTSequence
+    assert list(made.LUTDescriptor) == [4096, first, 16]
+    np.testing.assert_array_equal(np.frombuffer(made.LUTData, "<u2"), np.rint(rising * 65535 / 1023))
+    assert dcmpschk(next(tmp_path.glob("states*")))
+
+
+def test_a_modality_table_stands_as_it_is_where_a_window_counts_in_its_values():
+    falling = make_table(0, np.arange(4096)[::-1], as_words=True)
+    for changes, white in (({}, 4095), ({"WindowCenter": None, "WindowWidth": None}, 65535)):
+        source = build_source_image(radiograph(ModalityLUTSequence=[falling], **changes))
+        (state,) = [made for made in make_objects(whole_result(source)) if made.Modality == "PR"]
+        words = np.frombuffer(state.ModalityLUTSequence[0].LUTData, "<u2")
+        assert (words[0], words[-1]) == (white, 0) and "RescaleSlope" not in state
 
 
 def test_a_header_that_no_result_can_be_made_from_is_refused_in_words():

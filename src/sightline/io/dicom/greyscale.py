@@ -115,7 +115,7 @@ def compute_modality_values(header: Any, file: Path, stored: NDArray[np.int64]) 
     """Stored values to modality values: the modality LUT, else slope and intercept (PS3.3, C.11.1)."""
     sequence = header.get("ModalityLUTSequence")
     if sequence:
-        data, first, _ = _read_lut(header, file, sequence[0], "modality LUT", signed=bool(stored.min() < 0))
+        data, first, _ = read_lut(header, file, sequence[0], "modality LUT", signed=bool(stored.min() < 0))
         return data[np.clip(stored - first, 0, len(data) - 1)]
     slope = read_numbers(header, "RescaleSlope", file)
     intercept = read_numbers(header, "RescaleIntercept", file)
@@ -161,7 +161,7 @@ def read_numbers(header: Any, keyword: str, file: Path) -> tuple[float, ...]:
 def _apply_voi(header: Any, file: Path, values: FloatArray, real: NDArray[np.bool_]) -> tuple[FloatArray, str]:
     sequence = header.get("VOILUTSequence")
     if sequence:
-        data, first, top = _read_lut(header, file, sequence[0], "VOI LUT", signed=bool(values.min() < 0))
+        data, first, top = read_lut(header, file, sequence[0], "VOI LUT", signed=bool(values.min() < 0))
         index = np.clip(np.rint(values).astype(np.int64) - first, 0, len(data) - 1)
         return data[index] / top, "VOI LUT"
     window = _read_window(header, file)
@@ -222,8 +222,19 @@ def _convert_to_stored(value: int, stored: NDArray[np.int64]) -> int:
     return value + 65536 if stored.min() >= 0 and value < 0 else value
 
 
-def _read_lut(header: Any, file: Path, item: Any, name: str, *, signed: bool) -> tuple[FloatArray, int, float]:
-    """Entries of a look-up table, the first value it maps, and its white (PS3.3, C.11.1.1 and C.11.2.1.1)."""
+def read_lut(header: Any, file: Path, item: Any, name: str, *, signed: bool) -> tuple[FloatArray, int, float]:
+    """Entries of a look-up table, the first value it maps, and its white (PS3.3, C.11.1.1 and C.11.2.1.1).
+
+    Args:
+        header: the pydicom Dataset that holds the table.
+        file: named in errors.
+        item: of its sequence.
+        name: of the table, in errors.
+        signed: the values that it maps may be negative.
+
+    Raises:
+        UnreadableFile: no descriptor, no entries, or fewer than it says.
+    """
     descriptor = read_numbers(item, "LUTDescriptor", file)
     raw = item.get("LUTData")
     if len(descriptor) != 3 or raw is None:

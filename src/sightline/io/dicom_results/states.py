@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
 import highdicom as hd
 import numpy as np
 from pydicom.dataset import Dataset
 
+from sightline.io.dicom.greyscale import read_lut
 from sightline.io.dicom_results.header import SourceImage
 from sightline.io.dicom_results.identity import NOT_FOR_DIAGNOSIS, RESEARCH, finish, make_uid, shorten
 from sightline.io.dicom_results.regions import (
@@ -50,6 +52,10 @@ def write_state(
         number: of the instance in its series.
     """
     header = source.copy_as_single_frame()
+    # highdicom takes tables that start at 0 alone, none whose entries were read as numbers, and states wrong bits
+    tables = {
+        keyword: header.pop(keyword).value for keyword in ("ModalityLUTSequence", "VOILUTSequence") if keyword in header
+    }
     rows, columns = source.shape
     layer = hd.pr.GraphicLayer("AI_RESEARCH", order=1, description=NOT_FOR_DIAGNOSIS)
     graphics, texts = [], []
@@ -101,7 +107,51 @@ def write_state(
         contributing_equipment=describe_contributing_equipment(maker),
         **describe_equipment(maker),
     )
+    _add_tables(dataset, source, tables)
     area = dataset.DisplayedAreaSelectionSequence[0]
     # an area has to have a width and a height, also that of an image of one row
     area.DisplayedAreaBottomRightHandCorner = [max(columns, 2), max(rows, 2)]
     return finish(dataset, source, made, made_of)
+
+
+def _add_tables(dataset: Dataset, source: SourceImage, tables: dict[str, Sequence[Dataset]]) -> None:
+    """The image's own look-up tables, the first of each kind, so that the state shows it as it was judged."""
+    signed = source.header.get("PixelRepresentation") == 1
+    window, below = "WindowCenter" in source.header, float(source.header.get("RescaleIntercept") or 0) < 0
+    if "ModalityLUTSequence" in tables:
+        for keyword in ("RescaleSlope", "RescaleIntercept", "RescaleType"):
+            if keyword in dataset:
+                delattr(dataset, keyword)
+        # a window or a table counts in the values that come out; without one, they are shown from black to white
+        full = not window and "VOILUTSequence" not in tables
+        made = _copy_table(source, tables["ModalityLUTSequence"][0], signed=signed, full=full)
+        made.ModalityLUTType = str(tables["ModalityLUTSequence"][0].get("ModalityLUTType") or "US")
+        dataset.ModalityLUTSequence = [made]
+    if "VOILUTSequence" in tables:
+        negative = "ModalityLUTSequence" not in tables and (signed or below)
+        item = Dataset()
+        item.VOILUTSequence = [_copy_table(source, tables["VOILUTSequence"][0], signed=negative, full=True)]
+        dataset.SoftcopyVOILUTSequence = [item]
+
+
+def _copy_table(source: SourceImage, table: Dataset, *, signed: bool, full: bool) -> Dataset:
+    """A look-up table as the reader takes it, in 16 bits: a state may have none of 9 to 15 (PS3.3, C.11.1 and C.11.8).
+
+    Args:
+        source: the image.
+        table: an item of its sequence.
+        signed: what it maps may be negative.
+        full: its white becomes that of 16 bits.
+    """
+    entries, first, white = read_lut(source.header, Path(f"image {source.uid}"), table, "look-up table", signed=signed)
+    words = np.rint(entries * (65535.0 / white)) if full else entries
+    count = len(entries) % 65536
+    made = Dataset()
+    if first < 0:
+        made.add_new("LUTDescriptor", "SS", [count - 65536 if count > 32767 else count, first, 16])
+    else:
+        made.add_new("LUTDescriptor", "US", [count, first, 16])
+    if table.get("LUTExplanation"):
+        made.LUTExplanation = shorten(str(table.LUTExplanation), 64)
+    made.add_new("LUTData", "OW", words.astype("<u2").tobytes())
+    return made
