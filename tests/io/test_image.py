@@ -258,6 +258,14 @@ def test_find_images_lists_by_name_or_content_and_skips_what_is_hidden(tmp_path)
     wanted[1].write_bytes(bytes(128) + b"DICM")
     wanted[2].write_bytes(b"")
     Image.fromarray(GREY).save(wanted[3], "PNG")
+    # exports of a PACS that were cut, or lack their meta information, and archives: refused aloud, not passed over
+    lost = [tmp_path / name for name in ("IM0002", "IM0003", "1.2.840.7", "all.zip")]
+    for path, content in zip(lost, (b"", b"\x08\0\5\0CS", bytes(100), b"PK"), strict=True):
+        path.write_bytes(content)
+        with pytest.raises(UnreadableFile, match="begins as a DICOM" if path.name == "IM0003" else "the content is"):
+            read_image(path)
+    wanted += lost
+    (tmp_path / "README2").write_text("a")
     (tmp_path / "labels.csv").write_text("a")
     (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
     (tmp_path / "._a.png").write_bytes(b"")

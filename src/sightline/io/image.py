@@ -54,7 +54,7 @@ _OTHER_SUFFIXES: tuple[str, ...] = (
     ".ppm",
     ".nii",
 )
-_OTHER_SUFFIXES += (".gz", ".mha", ".nrrd")
+_OTHER_SUFFIXES += (".gz", ".mha", ".nrrd", ".zip", ".tar", ".tgz", ".7z", ".rar")
 
 
 def read_image(path: Path) -> Picture:
@@ -76,6 +76,11 @@ def read_image(path: Path) -> Picture:
 
         return read_dicom(path)
     if find_picture_kind(head) is None:
+        if head[:2] in (b"\2\0", b"\x08\0"):
+            raise UnreadableFile(
+                f"{path}: it begins as a DICOM data set does, without the mark 'DICM' and the file meta information.",
+                "Export the image again as a DICOM file (Part 10) with its meta information.",
+            )
         raise UnreadableFile(
             f"{path}: the content is {'empty' if not head else 'neither PNG, JPEG, TIFF nor DICOM'}.",
             "Give a radiograph in one of these formats.",
@@ -208,7 +213,11 @@ def _may_be_image(file: Path) -> bool:
         head = read_head(file)
     except UnreadableFile:
         return False
-    return has_dicom_mark(head) or find_picture_kind(head) is not None
+    if has_dicom_mark(head) or find_picture_kind(head) is not None:
+        return True
+    # IM0001 or a UID, as a PACS exports: what was cut to nothing, or has no meta information, must not vanish
+    named = not any(letter.isalpha() for letter in file.suffix) and any(letter.isdigit() for letter in file.name)
+    return named and (not head or b"\0" in head)
 
 
 def read_head(path: Path) -> bytes:
