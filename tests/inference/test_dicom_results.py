@@ -176,6 +176,22 @@ def test_a_source_without_uids_or_nowhere_is_rejected_and_the_rest_goes_on(run, 
     assert len(objects(tmp_path / "out")) == 1
 
 
+def test_a_copy_has_no_results_of_its_own_and_other_pixels_under_its_uid_are_rejected(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, seed in (("a", 9), ("b", 9), ("c", 10)):
+        image = radiograph(60, 48, seed=seed)
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = "1.2.3.1"
+        image.StudyInstanceUID = "1.2.3"
+        image.save_as(tmp_path / "in" / f"{name}.dcm", enforce_file_format=True)
+    assert predict_files(run, [tmp_path / "in"], tmp_path / "out", QUIET, dicom=DicomWish()) == (2, 1)
+    (row,) = csv.DictReader((tmp_path / "out" / "rejects.csv").open())
+    assert row["file"].endswith("c.dcm") and "the same SOPInstanceUID as" in row["reason"]
+    ((_, made),) = objects(tmp_path / "out").items()
+    assert len({one.SOPInstanceUID for one in made}) == len(made) > 2
+    # a command that was not asked for DICOM objects says the same
+    assert predict_files(run, [tmp_path / "in"], tmp_path / "plain", QUIET) == (2, 1)
+
+
 def test_options_about_dicom_need_dicom(run, studies, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["predict", str(run.folder), str(studies), "--out", str(tmp_path), "--objects", "map"])

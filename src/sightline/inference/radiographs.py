@@ -182,6 +182,7 @@ class _FileReader:
     def __post_init__(self) -> None:
         """Names of overlays that an interrupted command drew are taken."""
         self._names: set[str] = set()
+        self._identities: dict[str, tuple[Path, str]] = {}
         for _, earlier in () if self.journal is None else self.journal.known.values():
             make_unique_name(Path(earlier.overlay).stem, self._names)
 
@@ -194,6 +195,7 @@ class _FileReader:
         mark = "" if self.journal is None else fingerprint_input(path)
         known = None if self.journal is None else self.journal.find(str(path), mark)
         if known is not None and not (known.overlay and not (self.out / known.overlay).is_file()):
+            self._require_one_identity(path, known.sop_uid, known.pixels)
             return known
         try:
             predicted = self._predict(path)
@@ -211,6 +213,8 @@ class _FileReader:
         """One file through the network, its overlay drawn, its DICOM objects made where they are asked for."""
         source = None if self.writer is None else self.writer.source(path)
         picture = read_radiograph(path)
+        pixels = hashlib.blake2b(np.ascontiguousarray(picture.pixels).data, digest_size=12).hexdigest()
+        self._require_one_identity(path, picture.facts.get("sop_uid", ""), pixels)
         planes, frame = self.facts.picture_view().show(picture.pixels, picture.frame)
         reading = read_picture(self.facts, self.ask, planes, picture.frame, frame)
         overlay = f"overlays/{make_unique_name(path.stem, self._names)}.png"
@@ -233,9 +237,19 @@ class _FileReader:
             overlay=overlay,
             remark=picture.facts.get("remark", ""),
             patient=_read_patient(path) if "study_uid" in picture.facts else "",
-            pixels=hashlib.blake2b(np.ascontiguousarray(picture.pixels).data, digest_size=12).hexdigest(),
+            pixels=pixels,
+            sop_uid=picture.facts.get("sop_uid", ""),
             uncalibrated=reading.uncalibrated,
         )
+
+    def _require_one_identity(self, path: Path, sop_uid: str, pixels: str) -> None:
+        """Refuse other pixels under the SOPInstanceUID of an earlier file: a result could not say whose it is."""
+        first, earlier = self._identities.setdefault(sop_uid, (path, pixels)) if sop_uid else (path, pixels)
+        if earlier != pixels:
+            raise UnreadableFile(
+                f"{path}: the same SOPInstanceUID as {first}, and other pixels; the first was kept.",
+                "Leave one of the two out, or give different images different identities.",
+            )
 
 
 def _read_patient(path: Path) -> str:

@@ -47,6 +47,7 @@ class StudyWriter:
         self._gathered: dict[str, list[ImageResult]] = defaultdict(list)
         # views of a run that joins them wait for each other
         self._views: dict[str, list[JudgedView]] = defaultdict(list)
+        self._taken: set[tuple[str, str]] = set()
         self.written: list[Path] = []
         self._draws = "picture" in wanted.kinds
 
@@ -66,6 +67,11 @@ class StudyWriter:
     def add(self, file: Path, source: SourceImage, picture: Picture, reading: FileResult) -> None:
         """Take one image; the study is written when it was the last of it."""
         study = self._studies[file]
+        if (study, source.uid) in self._taken:
+            # a copy of an image whose results are there: theirs would have the same UIDs
+            self._count_down(study)
+            return
+        self._taken.add((study, source.uid))
         view = JudgedView(source, picture, reading)
         if self.words.join_views != "none":
             self._views[study].append(view)

@@ -36,6 +36,7 @@ class PredictedFile:
         remark: what a person should know of how it was shown, or empty.
         patient: digest of the patient's id in its header, or empty.
         pixels: digest of its pixels, which tells a picture that was given twice.
+        sop_uid: SOPInstanceUID of its header, or empty.
         uncalibrated: float64 [k], the probabilities before any calibration: what joined views are made of; or None.
     """
 
@@ -49,6 +50,7 @@ class PredictedFile:
     remark: str = ""
     patient: str = ""
     pixels: str = ""
+    sop_uid: str = ""
     uncalibrated: NDArray[np.float64] | None = None
 
     def to_json(self) -> dict[str, Any]:
