@@ -77,7 +77,7 @@ def test_what_cannot_be_a_volume_is_named_and_the_rest_goes_on(tmp_path):
     series(tmp_path / "window", 4, HU.clip(0, 255), intercept=0)
     for n in range(4):  # a gantry tilted by a third of the step
         write_slice(tmp_path / "tilt" / str(n), HU[n], (0, 0.8 * n, 2.5 * n), SeriesInstanceUID="1.2.9")
-    (tmp_path / "good" / "torn.dcm").write_bytes(bytes(128) + b"DICM" + bytes(20))
+    (tmp_path / "torn.dcm").write_bytes(bytes(128) + b"DICM" + bytes(20))
     (tmp_path / "good" / "notes.txt").write_text("no DICOM")
     cohort, rejects = read_layout("dicom_ct", tmp_path, Options(), tmp_path / "cohort")
     assert [case.case_id for case in cohort] == ["1.2.1"]
@@ -87,6 +87,16 @@ def test_what_cannot_be_a_volume_is_named_and_the_rest_goes_on(tmp_path):
     assert "torn.dcm" in reasons and len(rejects) == 5
     kept, _ = read_layout("dicom_ct", tmp_path, Options(check_values=False), tmp_path / "again")
     assert [case.case_id for case in kept] == ["1.2.1", "1.2.4"]
+
+
+def test_a_series_whose_last_slice_was_cut_to_nothing_is_left_out(tmp_path):
+    series(tmp_path / "ct" / "whole", 1)
+    series(tmp_path / "ct" / "cut", 2)
+    last = tmp_path / "ct" / "cut" / f"2-{((len(HU) - 1) * 7) % 31:04d}"
+    last.write_bytes(b"")
+    cohort, rejects = read_layout("dicom_ct", tmp_path / "ct", Options(), tmp_path / "cohort")
+    assert [case.case_id for case in cohort] == ["1.2.1"]
+    assert any(f"{last.name} beside its slices cannot be read" in reject.reason for reject in rejects)
 
 
 def test_a_split_that_fails_leaves_a_folder_that_begins_again(tmp_path, capsys):

@@ -13,8 +13,9 @@ from support.volumes import WORDS, tiny_spines, tiny_volume_recipe
 
 from sightline.data.datasets.verse.centroids import write_centroids
 from sightline.data.spine.vertebrae import LABELS, Vertebra
+from sightline.errors import UnreadableFile
 from sightline.explainers.localisation.protocols import MapBoxes
-from sightline.inference.ct.dicom_results import place_labels, write_ct_results
+from sightline.inference.ct.dicom_results import _read_sources, place_labels, write_ct_results
 from sightline.inference.ct.inputs import CtInput, read_vertebrae
 from sightline.inference.ct.predict import CtOptions, predict_cts
 from sightline.inference.ct.report import ReadVertebra
@@ -104,6 +105,18 @@ def test_files_of_a_series_come_in_its_order(scan):
     files = list_series_files(place / "ct")
     heights = [pydicom.dcmread(file).ImagePositionPatient[2] for file in files]
     assert heights == sorted(heights) and len(files) == SHAPE[2]
+
+
+def test_slices_under_one_uid_have_no_results(scan, tmp_path):
+    place, _ = scan
+    for file in sorted((place / "ct").iterdir())[:2]:
+        data = pydicom.dcmread(file)
+        data.SOPInstanceUID = "1.2.3"
+        number = 6 * (len(list(tmp_path.iterdir())) + 1)
+        data.ImagePositionPatient = [-40.0, -50.0, float(number)]
+        data.save_as(tmp_path / file.name)
+    with pytest.raises(UnreadableFile, match="the same SOPInstanceUID"):
+        _read_sources(CtInput(tmp_path, "ct"))
 
 
 def test_labels_are_laid_on_the_voxels_of_the_ct(scan):

@@ -174,6 +174,8 @@ def test_one_odd_slice(tmp_path, elements, words):
         ({"PixelSpacing": [-0.5, 0.75]}, "no place in space"),
         ({"RescaleSlope": -1}, "RescaleSlope"),
         ({"PatientID": "another"}, "2 patients"),
+        ({"StudyInstanceUID": "1.2.9"}, "2 studies"),
+        ({"FrameOfReferenceUID": "1.2.9"}, "2 frames of reference"),
     ],
 )
 def test_a_slice_that_says_something_impossible(tmp_path, elements, words):

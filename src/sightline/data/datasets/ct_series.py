@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +90,7 @@ def cut(
     with progress("series", len(found)) if progress is not None else nullcontext(_ignore_progress) as advance:
         for series in found:
             try:
+                _require_readable_neighbours(series, unread)
                 label, facts = (UNKNOWN, {}) if labels is None else labels.of(series, source)
                 case_id = _choose_new_name(series, source, names)
                 cases.append(_build_case(series, case_id, destination, label, facts, check=options.check_values))
@@ -117,6 +118,17 @@ def cut(
 
 def _ignore_progress(done: int) -> None:
     """Nobody looks at the progress."""
+
+
+def _require_readable_neighbours(series: FoundSeries, unread: Sequence[tuple[Path, SightlineError]]) -> None:
+    """Refuse a series beside a file that could not be read: it may be its first or last slice, which leaves no gap."""
+    folders = {header.file.parent for header in series.headers}
+    for file, _ in unread:
+        if file.parent in folders:
+            raise UnreadableFile(
+                f"{series.folder}: {file.name} beside its slices cannot be read, so a slice of it may be missing.",
+                "Copy the series again, or move the file away if it is no slice of it.",
+            )
 
 
 def _choose_new_name(series: FoundSeries, source: Path, names: set[str]) -> str:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from PIL import Image
 
 from sightline.errors import UnreadableFile
 from sightline.inference.ct.inputs import CtInput, PlacedCt
 from sightline.inference.dicom_results import FOLDER, NOT_DICOM, ResultWords, find_study_time
-from sightline.io.dicom.radiograph import translate_parser_errors
+from sightline.io.dicom.radiograph import open_dataset, translate_parser_errors
 from sightline.io.dicom.series import list_series_files
 from sightline.io.dicom_results.header import SourceImage, build_source_image
 from sightline.io.dicom_results.identity import make_uid
@@ -103,9 +102,18 @@ def place_labels(mask: Volume, ct: Volume) -> NDArray[np.uint8]:
 
 def _read_sources(given: CtInput) -> tuple[SourceImage, ...]:
     made = []
-    for file in list_series_files(given.path, series=given.series):
+    files = list_series_files(given.path, series=given.series)
+    for file in files:
         with translate_parser_errors(file):
-            made.append(build_source_image(pydicom.dcmread(file), file))
+            made.append(build_source_image(open_dataset(file, pixels=True), file))
+    named: dict[str, Path] = {}
+    for file, image in zip(files, made, strict=True):
+        if named.setdefault(image.uid, file) != file:
+            raise UnreadableFile(
+                f"{file}: the same SOPInstanceUID as {named[image.uid]}, at another place; no result can say which it "
+                "is about.",
+                "Export the series again, or predict without --as dicom.",
+            )
     return tuple(made)
 
 

@@ -36,6 +36,7 @@ _OF_THE_FILE = (
     "PixelPaddingRangeLimit",
     "PatientID",
     "StudyInstanceUID",
+    "FrameOfReferenceUID",
     "SeriesDescription",
     *SERIES_FACTS.values(),
 )

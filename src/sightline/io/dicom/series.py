@@ -30,7 +30,8 @@ from sightline.io.volume import Volume
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 PADDING_HU = -1024
-_NAMED = ("PatientID", "StudyInstanceUID", "SeriesDescription", "SOPInstanceUID", *SERIES_FACTS.values())
+_ORIGINS = {"PatientID": "patients", "StudyInstanceUID": "studies", "FrameOfReferenceUID": "frames of reference"}
+_NAMED = (*_ORIGINS, "SeriesDescription", "SOPInstanceUID", *SERIES_FACTS.values())
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class FoundSeries:
         Raises:
             UnreadableFile: as `read_series`.
         """
-        return _build_volume(_require_one_patient(list(self.headers), self.folder), self.folder)
+        return _build_volume(_require_one_origin(list(self.headers), self.folder), self.folder)
 
 
 def find_series(folder: Path) -> tuple[list[FoundSeries], list[tuple[Path, SightlineError]], int]:
@@ -244,7 +245,7 @@ def _choose(headers: list[_Header], folder: Path, series: str | None) -> list[_H
         stacks = {uid: group for uid, group in groups.items() if len(group) > 1}
         groups = stacks if len(stacks) == 1 else groups
     if len(groups) == 1:
-        return _require_one_patient(next(iter(groups.values())), folder)
+        return _require_one_origin(next(iter(groups.values())), folder)
     if not headers:
         raise UnreadableFile(
             f"{folder}: no slices of a CT series were found.", "Give the folder that holds the CT slices."
@@ -262,14 +263,17 @@ def _choose(headers: list[_Header], folder: Path, series: str | None) -> list[_H
     )
 
 
-def _require_one_patient(series: list[_Header], folder: Path) -> list[_Header]:
-    """The same series, once it is that of one patient: without UIDs, files of two can lie in one folder."""
-    patients = sorted({str(header.says.get("PatientID") or "") for header in series})
-    if len(patients) > 1:
-        raise UnreadableFile(
-            f"{folder}: slices of {len(patients)} patients in one series (PatientID).",
-            "Give each patient's series a folder of its own.",
-        )
+def _require_one_origin(series: list[_Header], folder: Path) -> list[_Header]:
+    """The same series, once it is of one patient, study and frame of reference: without UIDs, files of two can lie in
+    one folder, and positions in two frames cannot be compared.
+    """
+    for keyword, what in _ORIGINS.items():
+        count = len({str(header.says.get(keyword) or "") for header in series})
+        if count > 1:
+            raise UnreadableFile(
+                f"{folder}: slices of {count} {what} in one series ({keyword}).",
+                "Give each patient's series a folder of its own, from one study and one frame of reference.",
+            )
     return series
 
 
