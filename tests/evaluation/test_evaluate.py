@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from support.cohorts import tiny_recipe
 
 from sightline.errors import CohortError, RunError, SightlineError
@@ -98,6 +98,21 @@ def test_another_cohort_or_another_run_is_measured_anew(run, tiny_cohort, tmp_pa
     other = train(tiny_recipe(steps=2, seed=9), tiny_cohort, tmp_path / "other", CATALOGUE, QUIET)
     ask(other, test, tmp_path)
     assert len(counted) == 4
+
+
+def test_pixels_that_changed_in_a_file_of_the_same_size_are_looked_at_again(run, tiny_cohort, tmp_path, counted):
+    """A fingerprint knows sizes: the answers to the former pictures were given again."""
+    cases = []
+    for case in tiny_cohort.split("test"):
+        picture = tmp_path / f"{len(cases)}.tif"
+        Image.open(case.image).save(picture)
+        cases.append(replace(case, image=picture))
+    test = replace(tiny_cohort, cases=tuple(cases))
+    first, size = ask(run, test, tmp_path / "out"), cases[0].image.stat().st_size
+    ImageOps.invert(Image.open(cases[0].image)).save(cases[0].image)
+    assert cases[0].image.stat().st_size == size
+    second = ask(run, test, tmp_path / "out")
+    assert len(counted) == 2 and not np.array_equal(first.maps.maps[0], second.maps.maps[0])
 
 
 @pytest.mark.parametrize("name", ["test.json", "test.csv", "test_maps.npz", "test_map_scores.csv"])

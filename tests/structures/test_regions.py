@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from sightline.errors import GeometryError, UnreadableFile
+from sightline.errors import CohortError, GeometryError, UnreadableFile
+from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Box, Mask, Polygon, Scribble, bound_region, find_style, read_mask
 from sightline.structures.tag import Tag
@@ -289,3 +290,40 @@ class TestCornersOf:
             bound_region(Mask(np.zeros((4, 4), dtype=bool)))
         with pytest.raises(GeometryError, match="3-axis"):
             bound_region(Box((0, 0, 0), (1, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Box(("1", "1"), ("5", "5")),
+        lambda: Scribble(((4.5, 2.0), (4.5, 12.0))),
+        lambda: Scribble((((4.5, 2.0, 1.0),),)),
+        lambda: Polygon((1, 2, 3)),
+        lambda: Mask(np.full((4, 4), np.nan)),
+        lambda: Mask(np.array([["a"]])),
+    ],
+)
+def test_marks_of_another_form_are_refused_in_words(build):
+    """They ended in a TypeError, some of them only when they were drawn."""
+    with pytest.raises(GeometryError):
+        build()
+
+
+def test_a_mask_is_a_path_as_text_or_numbers_too(tmp_path):
+    pixels = np.zeros((8, 8), dtype=np.uint8)
+    pixels[2:4, 2:5] = 7
+    Image.fromarray(pixels).save(tmp_path / "m.png")
+    frame = Frame.of_image((8, 8))
+    each = (Mask(str(tmp_path / "m.png")), Mask(pixels), Mask(pixels / 7.0), Mask(pixels, value=7))
+    assert [mask.draw(frame).sum() for mask in each] == [6.0] * 4 and Mask(pixels, value=6).draw(frame).sum() == 0
+
+
+def test_a_split_that_there_is_not_is_refused():
+    """`cohort.split("tets")` was an empty cohort, and a case in the split `valid` in none of the three."""
+    case = Case("i", "s", "p", "x.png", "a", split="val")
+    cohort = Cohort("c", ("a",), (case,))
+    assert len(cohort.split("val")) == 1 and case.image.name == "x.png"
+    with pytest.raises(CohortError, match="no split 'tets'"):
+        cohort.split("tets")
+    with pytest.raises(CohortError, match="valid"):
+        Case("i", "s", "p", "x.png", "a", split="valid")

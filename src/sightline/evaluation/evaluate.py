@@ -15,10 +15,13 @@ from sightline.evaluation.map_scoring import iterate_map_rows
 from sightline.evaluation.result import Evaluation, EvaluationFiles, read_taken_evaluation
 from sightline.inference.network_output import NetworkOutput
 from sightline.inference.predict import join_output, predict
+from sightline.io.files import digest_file
 from sightline.metrics.maps.localisation import MapScores
 from sightline.structures.case import PROPOSED_BY, Cohort
 from sightline.structures.gaze import Gaze
 from sightline.structures.protocols import find_heatmap
+from sightline.structures.regions import Mask
+from sightline.structures.resampling import cache_by_file
 from sightline.training.engine import Engine, keep_freed_memory
 from sightline.training.feature_cache import keep_features
 from sightline.training.preconditions import require_finished
@@ -69,6 +72,7 @@ def evaluate(
     stamp = {
         "run": run.identity,
         "cohort": cohort.fingerprint(),
+        "content": _digest_content(cohort),
         "cases": len(cohort),
         "scoring": SCORING,
         "boxes": run.boxes.notation(),
@@ -98,6 +102,22 @@ def evaluate(
     evaluation = _measure_output(run, join_output(output, run.recipe.join_views), cohort)
     files.write(evaluation, stamp)
     return _recalibrate(run, evaluation) if calibrated else evaluation
+
+
+def _digest_content(cohort: Cohort) -> str:
+    """A digest of what is in the files of pictures and masks: the fingerprint knows their names and sizes alone, and
+    pixels of an uncompressed file can change without either."""
+    digest = hashlib.sha256()
+    for case in cohort:
+        masks = [r.source for r in case.regions if isinstance(r, Mask) and isinstance(r.source, Path)]
+        for path in (case.image, *masks):
+            digest.update(_digest_once(path).encode() if path.is_file() else b"-")
+    return digest.hexdigest()[:16]
+
+
+@cache_by_file(maxsize=20_000)
+def _digest_once(path: Path) -> str:
+    return digest_file(path)
 
 
 def _refuse_own_proposals(run: Run, cohort: Cohort) -> None:

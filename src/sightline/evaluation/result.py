@@ -135,6 +135,7 @@ class EvaluationFiles:
         try:
             old = json.loads(self.stamp.read_text(encoding="utf-8"))
             names = old.pop("files")
+            old.setdefault("content", stamp.get("content"))  # kept before the stamp had it
             same = {**old, but: ""} == {**stamp, but: ""}
             if not same or not all((self.stamp.parent / name).is_file() for name in names):
                 return None

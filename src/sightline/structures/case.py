@@ -87,11 +87,16 @@ class Case:
     facts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Clean ids as tables store them, and in the form in which they are compared; refuse pixels of no size."""
+        """Clean ids as tables store them, in the form they are compared in; refuse strange splits and spacings."""
         for name in ("case_id", "view"):
             object.__setattr__(self, name, clean_text(vars(self)[name]))
         for name in ("study_id", "patient_id", "label"):
             object.__setattr__(self, name, normalise_form(vars(self)[name]))
+        object.__setattr__(self, "image", Path(self.image))
+        if self.split not in (None, *SPLITS):
+            raise CohortError(
+                f"Image {self.case_id!r} is in the split {self.split!r}.", f"Choose among {', '.join(SPLITS)}, or None."
+            )
         if self.spacing_mm is not None and not all(map(is_pixel_size, self.spacing_mm)):
             raise CohortError(
                 f"Image {self.case_id!r} states pixels of {' x '.join(map(str, self.spacing_mm))} mm.",
@@ -181,7 +186,13 @@ class Cohort:
         return self if name == "all" else self.split(name)
 
     def split(self, *names: str) -> Cohort:
-        """The cohort restricted to the named splits."""
+        """The cohort restricted to the named splits.
+
+        Raises:
+            CohortError: another word, of which no case could be.
+        """
+        if strange := sorted(set(names) - set(SPLITS)):
+            raise CohortError(f"There is no split {strange[0]!r}.", f"Choose among {', '.join(SPLITS)}.")
         return self.where(lambda case: case.split in names)
 
     def class_index(self, label: str) -> int:

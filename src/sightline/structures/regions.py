@@ -100,9 +100,10 @@ class Polygon:
 
     def __post_init__(self) -> None:
         """Refuse rings of fewer than three points."""
+        coordinates = _list_coordinates("polygon", self.parts)
         if not self.parts or any(len(part) < 3 for part in self.parts):
             raise GeometryError("A polygon needs at least one ring of three or more points.")
-        _require_finite("polygon", [x for part in self.parts for point in part for x in point])
+        _require_finite("polygon", coordinates)
 
     def draw(self, frame: Frame) -> Drawing:
         """The filled polygon on the grid of `frame`: float32 [h, w], 1 where it touches."""
@@ -125,9 +126,10 @@ class Scribble:
 
     def __post_init__(self) -> None:
         """Refuse empty strokes and widths that are not positive."""
+        coordinates = _list_coordinates("scribble", self.lines)
         if not self.lines or any(len(line) < 1 for line in self.lines):
             raise GeometryError("A scribble needs at least one line of one or more points.")
-        _require_finite("scribble", [x for line in self.lines for point in line for x in point])
+        _require_finite("scribble", coordinates)
         if not (math.isfinite(self.stroke_px) and self.stroke_px > 0):
             raise GeometryError(f"A scribble's stroke_px must be a positive length; got {self.stroke_px}.")
 
@@ -164,6 +166,19 @@ class Mask:
     tag: Tag = field(default_factory=Tag)
     value: int | None = None
     on: Path | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Take a path written as text, and an array of numbers (what is not zero is inside, or what is `value`)."""
+        given: object = self.source
+        if isinstance(given, str):
+            object.__setattr__(self, "source", Path(given))
+        elif not isinstance(given, Path):
+            pixels = np.asarray(given)
+            if pixels.dtype.kind not in "biuf" or not np.isfinite(pixels).all():
+                raise GeometryError(f"A mask of {pixels.dtype} is none.", "Give a file, or an array of True and False.")
+            if pixels.dtype != np.bool_:
+                pixels = pixels != 0 if self.value is None else pixels == self.value
+            object.__setattr__(self, "source", pixels)
 
     def __eq__(self, other: object) -> bool:
         """Equal tag and pixels."""
@@ -317,8 +332,25 @@ def _read_picture(path: Path) -> Raster:
         raise UnreadableFile(f"{error.message} It is a mask.", "Export the mask again as PNG.") from None
 
 
+def _list_coordinates(what: str, parts: Sequence[Points]) -> list[float]:
+    try:
+        points = [tuple(point) for part in parts for point in part]
+    except TypeError:
+        points = [()]
+    if any(len(point) != 2 for point in points):
+        raise GeometryError(
+            f"A {what} is a list of lines, each a list of points (row, column); got {parts!r:.80}.",
+            "One line is a list, too: [[(1, 2), (3, 4), (5, 1)]].",
+        )
+    return [x for point in points for x in point]
+
+
 def _require_finite(what: str, values: Sequence[float]) -> None:
-    if not all(-MOST_PX <= v <= MOST_PX for v in values):
+    try:
+        finite = all(-MOST_PX <= v <= MOST_PX for v in values)
+    except TypeError:
+        finite = False
+    if not finite:
         raise GeometryError(f"A {what} needs finite coordinates, at most {MOST_PX:.0e}; got {list(values)[:8]}.")
 
 
