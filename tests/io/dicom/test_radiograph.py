@@ -539,6 +539,22 @@ def test_several_windows_are_said(tmp_path):
     assert "remark" not in read_dicom(write(tmp_path / "b.dcm")).facts
 
 
+@pytest.mark.parametrize("widths", [["0", "900"], ["nan", "900"]])
+def test_a_window_without_a_width_is_none_and_the_next_is_taken(widths, tmp_path):
+    facts = read_dicom(write(tmp_path / "a.dcm", WindowCenter=["0", "2000"], WindowWidth=widths)).facts
+    assert facts["grey_scale"] == "window 2000/900 LINEAR" and "remark" not in facts
+
+
+@pytest.mark.parametrize("keyword", ["SamplesPerPixel", "PixelRepresentation"])
+def test_what_the_pixels_need_and_the_header_lacks_is_named(keyword, tmp_path):
+    path = write(tmp_path / "a.dcm")
+    data = pydicom.dcmread(path)
+    delattr(data, keyword)
+    data.save_as(path)
+    with pytest.raises(UnreadableFile, match=f"the header does not state {keyword}"):
+        read_dicom(path)
+
+
 def test_the_spacing_of_a_scanned_film_and_the_aspect_of_pixels(tmp_path):
     assert read_dicom(write(tmp_path / "a.dcm", NominalScannedPixelSpacing=["0.3", "0.1"])).frame.spacing_mm == (
         0.3,

@@ -56,6 +56,14 @@ def test_a_presentation_state_inverts_as_the_reader_does(changes):
     assert state.PresentationLUTShape == "INVERSE"
 
 
+@pytest.mark.parametrize(("centres", "widths"), [(["0", "2000"], ["0", "900"]), (["2000", "1"], "900")])
+def test_a_presentation_state_has_the_window_that_the_reader_takes(centres, widths):
+    image = radiograph(WindowCenter=centres, WindowWidth=widths)
+    (state,) = [m for m in make_objects(whole_result(build_source_image(image))) if m.Modality == "PR"]
+    (voi,) = state.SoftcopyVOILUTSequence
+    assert (voi.WindowCenter, voi.WindowWidth) == (2000, 900)
+
+
 def make_table(first, entries, *, as_words):
     item = Dataset()
     item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries), first, 10])

@@ -79,13 +79,12 @@ def collect_remarks(header: Any, file: Path) -> tuple[str, ...]:
         sign = read_numbers(header, "PixelIntensityRelationshipSign", file)
         heeded = f"the sign of its intensity relationship, {sign[0]:+g}, was heeded" if sign else "no sign is stated"
         remarks.append(f"FOR PROCESSING: raw detector values, which look unlike what is read; {heeded}")
-    luts, centres = header.get("VOILUTSequence") or (), read_numbers(header, "WindowCenter", file)
+    luts, windows = header.get("VOILUTSequence") or (), _list_windows(header, file)
     if len(luts) > 1:
         remarks.append(f"{len(luts)} VOI LUTs are stated; the first was taken")
-    elif not luts and len(centres) > 1:
-        widths = read_numbers(header, "WindowWidth", file)
-        pairs = ", ".join(f"{c:g}/{w:g}" for c, w in zip(centres, widths, strict=False))
-        remarks.append(f"{len(centres)} windows are stated ({pairs}); the first was taken")
+    elif not luts and len(windows) > 1:
+        pairs = ", ".join(f"{c:g}/{w:g}" for c, w, _ in windows)
+        remarks.append(f"{len(windows)} windows are stated ({pairs}); the first was taken")
     return (*remarks, *_find_contradicting_sizes(header, file))
 
 
@@ -177,19 +176,24 @@ def _apply_voi(header: Any, file: Path, values: FloatArray, real: NDArray[np.boo
 
 
 def _read_window(header: Any, file: Path) -> Window | None:
-    """The first window, or None where none is stated or its width is none (0 stands in files for 'not set')."""
+    """The first window that is one, or None."""
+    return next(iter(_list_windows(header, file)), None)
+
+
+def _list_windows(header: Any, file: Path) -> list[Window]:
+    """The windows that are stated, without those of no width (0 stands in files for 'not set')."""
     centres, widths = read_numbers(header, "WindowCenter", file), read_numbers(header, "WindowWidth", file)
     if not centres or not widths:
-        return None
+        return []
     function = str(header.get("VOILUTFunction") or "LINEAR")
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         raise UnreadableFile(
             f"{file}: VOILUTFunction is {function!r}; LINEAR, LINEAR_EXACT or SIGMOID was expected.",
             "Export the image with a standard window.",
         )
-    centre, width = centres[0], widths[0]
-    usable = math.isfinite(centre) and math.isfinite(width) and width > 0 and (width >= 1 or function != "LINEAR")
-    return (centre, width, function) if usable else None
+    least = 1.0 if function == "LINEAR" else 0.0
+    pairs = [(c, w) for c, w in zip(centres, widths, strict=False) if math.isfinite(c) and math.isfinite(w)]
+    return [(c, w, function) for c, w in pairs if w > 0 and w >= least]
 
 
 def _find_padding(header: Any, file: Path, stored: NDArray[np.int64]) -> NDArray[np.bool_]:

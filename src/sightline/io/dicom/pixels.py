@@ -264,6 +264,9 @@ def _decode(header: Any, file: Path, syntax: uid.UID, number: int) -> NDArray[An
                 "numbers from 0.",
                 "Export the image again from its source: PixelRepresentation is wrong.",
             )
+    for keyword in ("SamplesPerPixel", "PixelRepresentation"):
+        # pydicom asks for them, and what is not stated is no damage
+        _read_whole_number(header, keyword, file)
     # the options keep pydicom from rounding off unused bits: overlays, shifts and overshoot are told apart here
     array, _ = get_decoder(syntax).as_array(header, raw=True, index=number, correct_unused_bits=False)
     native: NDArray[Any] = array.astype(array.dtype.newbyteorder("="), copy=False)

@@ -296,16 +296,17 @@ def _follows_vr(vr: str, text: str) -> bool:
 
 
 def _settle_window(header: Dataset) -> None:
-    """A window needs centre and width, as many of one as of the other, and no width below 1; a table goes before it."""
-    centre, width = header.get("WindowCenter"), header.get("WindowWidth")
-    whole = centre is not None and width is not None
-    if whole:
-        pair = [list(v) if hasattr(v, "__iter__") and not isinstance(v, str) else [v] for v in (centre, width)]
-        whole = len(pair[0]) == len(pair[1]) and all(float(w) >= 1 for w in pair[1])
-    if not whole or "VOILUTSequence" in header:
-        for keyword in ("WindowCenter", "WindowWidth", "VOILUTFunction"):
-            if keyword in header:
-                del header[keyword]
+    """A window needs centre and width, and no width below 1: others are left out; a table goes before it."""
+    pairs: list[tuple[Any, Any]] = []
+    if "VOILUTSequence" not in header:
+        given = [header.get(keyword) for keyword in ("WindowCenter", "WindowWidth")]
+        many = [list(v) if hasattr(v, "__iter__") and not isinstance(v, str) else [v] for v in given if v is not None]
+        pairs = [pair for pair in zip(*many, strict=False) if len(pair) == 2 and float(pair[1]) >= 1]
+    for keyword in ("WindowCenter", "WindowWidth", *(() if pairs else ("VOILUTFunction",))):
+        if keyword in header:
+            del header[keyword]
+    if pairs:
+        header.WindowCenter, header.WindowWidth = ([pair[n] for pair in pairs] for n in (0, 1))
 
 
 def _settle_rescale(header: Dataset, notes: list[str]) -> None:
