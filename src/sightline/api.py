@@ -293,6 +293,7 @@ def evaluate(
     from sightline.evaluation.evidence.numbers import compute_evidence
     from sightline.evaluation.overlap import describe_known_cases
     from sightline.evaluation.report import EvaluationReport, compute_report
+    from sightline.evaluation.result import describe_replaced
     from sightline.io.files import make_safe_name
 
     run, whole, engine = _open_run(run), _open_cohort(cohort), _build_engine(options)
@@ -300,10 +301,9 @@ def evaluate(
     _refuse(options)
     cases = run.recipe.see(whole.part(split))
     out = run.folder / "evaluation" / make_safe_name(f"{whole.name}-{split}")
-    for line in describe_known_cases(run, cases):
+    for line in filter(None, (*describe_known_cases(run, cases), describe_replaced(out, split, cases))):
         print(line, file=sys.stderr)
     found = evaluate_run(run, cases, split, out=out, engine=engine)
-    title = f"{run.recipe.title} on {whole.name}, {split}"
     estimates = [*compute_report(found, replicates=replicates, classifies=run.recipe.classifies)]
     if run.recipe.classifies:
         evidence = compute_evidence(
@@ -314,7 +314,7 @@ def evaluate(
     if faithfulness:
         methods = (faithfulness,) if isinstance(faithfulness, str) else tuple(faithfulness)
         estimates += measure_faithfulness(run, cases, methods, images=images, engine=engine).all()
-    return EvaluationReport(found, tuple(estimates), title)
+    return EvaluationReport(found, tuple(estimates), f"{run.recipe.title} on {whole.name}, {split}")
 
 
 def dissect(run: Run | str | Path, cohort: Cohort | str | Path, out: str | Path, **options: Any) -> Dissection:

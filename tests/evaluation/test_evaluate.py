@@ -13,6 +13,7 @@ from sightline.evaluation import evaluate as module
 from sightline.evaluation.evaluate import evaluate
 from sightline.evaluation.gallery import rank_by_pointing, select_telling_cases, show_network_view, write_panels
 from sightline.evaluation.report import compute_report, write_report_of
+from sightline.evaluation.result import describe_replaced
 from sightline.inference.network_output import Maps
 from sightline.inference.predict import predict
 from sightline.metrics.estimate import Estimate
@@ -98,6 +99,16 @@ def test_another_cohort_or_another_run_is_measured_anew(run, tiny_cohort, tmp_pa
     other = train(tiny_recipe(steps=2, seed=9), tiny_cohort, tmp_path / "other", CATALOGUE, QUIET)
     ask(other, test, tmp_path)
     assert len(counted) == 4
+
+
+def test_what_is_replaced_is_told(run, tiny_cohort, tmp_path):
+    """Another cohort of the same name, such as a new split of it, replaced an evaluation without a word."""
+    test = tiny_cohort.split("test")
+    assert describe_replaced(tmp_path, "test", test) == ""
+    ask(run, test, tmp_path)
+    assert describe_replaced(tmp_path, "test", test) == ""
+    fewer = test.where(lambda case: case.case_id != test[0].case_id)
+    assert test.fingerprint() in describe_replaced(tmp_path, "test", fewer)
 
 
 def test_pixels_that_changed_in_a_file_of_the_same_size_are_looked_at_again(run, tiny_cohort, tmp_path, counted):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -176,6 +177,7 @@ class Evaluate:
         """Evaluate and print the metrics."""
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.errors import RunError
+        from sightline.evaluation.result import describe_replaced
         from sightline.io.files import hold_folder, make_safe_name
         from sightline.papers.catalogue import CATALOGUE
         from sightline.training.run import open_run
@@ -192,6 +194,8 @@ class Evaluate:
         cohort = run.recipe.see(whole.part(self.split))
         out = self.out or self.folder / "evaluation" / make_safe_name(f"{whole.name}-{self.split}")
         with hold_folder(out):
+            if replaced := describe_replaced(out, self.split, cohort):
+                print(replaced, file=sys.stderr)
             self._measure(run, whole.name, cohort, out)
         print(f"written to {out}")
         return 0

@@ -159,6 +159,27 @@ class EvaluationFiles:
             return None
 
 
+def describe_replaced(folder: Path, name: str, cohort: Cohort) -> str:
+    """What an evaluation is about to replace: that of another cohort of the same name; empty where there is none.
+
+    Args:
+        folder: where it is written.
+        name: what its files are called: `test`.
+        cohort: its cases.
+    """
+    try:
+        old = json.loads(EvaluationFiles(folder, name).stamp.read_text(encoding="utf-8"))
+        earlier = str(old["cohort"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+    if earlier == cohort.fingerprint():
+        return ""
+    return (
+        f"{folder} holds the evaluation of another cohort called {cohort.name!r}, or of this one before it was changed "
+        f"(fingerprint {earlier}): it is replaced. --out writes beside it."
+    )
+
+
 def _read_boxes(path: Path) -> NDArray[np.float64]:
     return np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
 
