@@ -6,6 +6,7 @@ counting forwards only; the first N studies of a longer phantom are therefore th
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -118,10 +119,11 @@ def _iterate_patients(
     """Each patient's labels, one a study, until there are enough studies."""
     drawn, patient = 0, 0
     names = tuple(classes) if anatomy == "wrist" else tuple(name for name in classes if name != "normal")
+    hips = _iterate_ao(names, seed, ao_shares)
     while drawn < studies:
         if anatomy == "femur":
             # a fractured hip, and the other one of the same patient for comparison
-            fractured = _choose_next_ao(names, patient, seed, ao_shares)
+            fractured = next(hips)
             labels: tuple[str, ...] = (fractured, "normal") if "normal" in classes else (fractured,)
         else:
             count = int(make_generator(seed, "patient", patient).choice([1, 2, 3], p=[0.75, 0.2, 0.05]))
@@ -130,20 +132,20 @@ def _iterate_patients(
         drawn, patient = drawn + len(labels), patient + 1
 
 
-def _choose_next_ao(names: Sequence[str], patient: int, seed: int, ao_shares: AoShares) -> str:
-    """The class of a patient's fractured hip: each as often as the others, or by the published counts."""
+def _iterate_ao(names: Sequence[str], seed: int, ao_shares: AoShares) -> Iterator[str]:
+    """The class of each patient's fractured hip: each as often as the others, or by the published counts."""
     if ao_shares == "even":
-        block = make_generator(seed, "labels", patient // len(names)).permutation(len(names))
-        return names[block[patient % len(names)]]
+        for block in itertools.count():
+            yield from (names[n] for n in make_generator(seed, "labels", block).permutation(len(names)))
     # the class that lacks most so far: 15 of 780 comes up every 52 patients, however short the cohort is
     wanted = np.array([PUBLISHED_COUNTS[name] for name in names], dtype=float)
     wanted /= wanted.sum()
     late = make_generator(seed, "labels").permutation(len(names)) * 1e-6
     given = np.zeros(len(names))
-    for number in range(patient + 1):
-        chosen = int(np.argmax(wanted * (number + 1) - given + late))
+    for number in itertools.count(1):
+        chosen = int(np.argmax(wanted * number - given + late))
         given[chosen] += 1.0
-    return names[chosen]
+        yield names[chosen]
 
 
 def _choose_wrist_label(names: Sequence[str], index: int, seed: int) -> str:
