@@ -1,5 +1,6 @@
 """What several tests share: tiny cohorts in our layout, and the real data where it is present."""
 
+import gc
 from io import BytesIO
 
 import numpy as np
@@ -12,6 +13,14 @@ from sightline.data.datasets.folder.writer import write_cohort
 from sightline.structures.case import Case, Cohort
 from sightline.structures.gaze import Gaze
 from sightline.structures.tag import Tag
+
+# what is imported stays: the collector looks through it once, not hundreds of times while more is imported
+gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
