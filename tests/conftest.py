@@ -23,6 +23,11 @@ def pytest_collection_finish():
     gc.enable()
 
 
+def pytest_unconfigure():
+    # at the end all of it goes, or bindings of C++ report leaks
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def tiny_cohort(tmp_path_factory):
     return make_cohort(tmp_path_factory.mktemp("tiny") / "cohort")
