@@ -115,9 +115,7 @@ def _digest_content(cohort: Cohort) -> str:
     return digest.hexdigest()[:16]
 
 
-@cache_by_file(maxsize=20_000)
-def _digest_once(path: Path) -> str:
-    return digest_file(path)
+_digest_once = cache_by_file(maxsize=20_000)(digest_file)
 
 
 def _refuse_own_proposals(run: Run, cohort: Cohort) -> None:

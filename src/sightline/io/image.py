@@ -248,9 +248,8 @@ def is_ct_input(path: Path) -> bool:
 def _has_frames(path: Path) -> bool:
     if not path.is_file():
         return False
-    with path.open("rb") as stream:
-        if not has_dicom_mark(stream.read(132)):
-            return False
+    if not has_dicom_mark(read_head(path)):
+        return False
     from sightline.io.dicom.radiograph import is_multi_frame, open_dataset, translate_parser_errors
 
     try:

@@ -174,9 +174,11 @@ class Mask:
             object.__setattr__(self, "source", Path(given))
         elif not isinstance(given, Path):
             pixels = np.asarray(given)
-            if pixels.dtype.kind not in "biuf" or not np.isfinite(pixels).all():
-                raise GeometryError(f"A mask of {pixels.dtype} is none.", "Give a file, or an array of True and False.")
             if pixels.dtype != np.bool_:
+                if pixels.dtype.kind not in "iuf" or not np.isfinite(pixels).all():
+                    raise GeometryError(
+                        f"A mask of {pixels.dtype} is none.", "Give a file, or an array of True and False."
+                    )
                 pixels = pixels != 0 if self.value is None else pixels == self.value
             object.__setattr__(self, "source", pixels)
 

@@ -13,7 +13,7 @@ from sightline.io.dicom.radiograph import (
     read_header,
     require_radiograph,
 )
-from sightline.io.image import find_images
+from sightline.io.image import find_images, read_head
 from sightline.io.picture import DICOM_SUFFIXES, Reject, has_dicom_mark
 from sightline.io.tables import read_table
 from sightline.structures.case import Case, Cohort, describe_unknown_patients, order_classes
@@ -124,12 +124,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
 
 
 def _read_radiograph(file: Path, *, check_pixels: bool) -> Header:
-    try:
-        with file.open("rb") as stream:
-            mark = has_dicom_mark(stream.read(132))
-    except OSError as error:
-        raise UnreadableFile(f"{file}: cannot be opened ({error.strerror}).", "Check the permissions.") from None
-    if not mark and file.suffix.lower() not in DICOM_SUFFIXES:
+    if not has_dicom_mark(read_head(file)) and file.suffix.lower() not in DICOM_SUFFIXES:
         raise UnreadableFile(f"{file}: not a DICOM file.", "Import pictures with another layout, e.g. folder.")
     header = read_header(file)
     if check_pixels:
