@@ -128,7 +128,10 @@ class WriteCapsule:
 
 @dataclass(frozen=True)
 class Verify:
-    """Recompute every number of a capsule and say which split was used for each choice; exit code 1 on a mismatch."""
+    """Recompute every number of a capsule and say which split was used for each choice.
+
+    Exit code 1 on a mismatch, 2 where there is no such file.
+    """
 
     capsule: Positional[Path]
     """File that `sightline capsule` wrote."""

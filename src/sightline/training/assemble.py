@@ -19,6 +19,7 @@ from sightline.training.run import (
     finish_run,
     load_weights,
     open_run,
+    require_each_once,
     save_weights,
     start_run,
 )
@@ -45,10 +46,11 @@ def assemble(
         conclude: what is chosen on validation before it counts as done.
 
     Raises:
-        RunError: a part is not finished, tells other classes apart, has seen cases that are now test cases, or its
-            weights do not fit the submodule.
+        RunError: a run is named twice; a part is not finished, tells other classes apart, has seen cases that are
+            now test cases, or its weights do not fit the submodule.
     """
     cohort = recipe.see(cohort)
+    require_each_once(list(parts.values()))
     require_finished(*parts.values())
     for run in parts.values():
         _require_same_question(run, cohort)

@@ -135,7 +135,7 @@ def require_each_once(runs: Sequence[Run]) -> None:
     if len({run.identity for run in runs}) < len(runs):
         raise RunError(
             f"A run is named twice among {', '.join(str(run.folder) for run in runs)}.",
-            "Each training counts once: one that is named twice would make intervals too short.",
+            "Each training counts once: one that is named twice would weigh double, or make intervals too short.",
         )
 
 

@@ -220,3 +220,11 @@ class TestNamesAndGroups:
         with pytest.raises(LayoutError, match="no column that is known") as error:
             coco.read(root)
         assert "--group-by" in error.value.remedy
+
+    def test_what_stands_for_an_empty_cell_joins_no_strangers(self, tmp_path):
+        names = [f"{i}.png" for i in range(8)]
+        root = self.make(tmp_path, names)
+        for empty in ("", "nan", "NaN", "None", "#N/A"):
+            rows = [f"{name},{'P1' if i < 2 else empty}" for i, name in enumerate(names)]
+            (root / "groups.csv").write_text("\n".join(["file_name,patient", *rows]))
+            assert len({case.patient_id for case in coco.read(root)}) == 7, empty

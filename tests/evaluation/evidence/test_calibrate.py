@@ -163,6 +163,8 @@ def test_runs_that_judge_together_are_the_ensemble_of_their_networks(world, tmp_
     recipe = build_ensemble_recipe([run.recipe for run in runs])
     members = {f"members.{place}": run for place, run in enumerate(runs)}
     both = assemble(recipe, cohort, members, tmp_path / "both", CATALOGUE)
+    with pytest.raises(RunError, match="named twice"):
+        assemble(recipe, cohort, dict.fromkeys(members, runs[0]), tmp_path / "one", CATALOGUE)
     found = compare_runs(runs, [both], cohort.split("test"), replicates=50, engine=QUIET, together=(2, 1))
     assert "2 networks together" in found.names[0] and not found.maps
     brier = next(c for c in found.leading if c.name.startswith("Brier"))

@@ -570,5 +570,7 @@ def test_paths_in_commands_keep_their_last_part():
 def test_what_is_no_capsule_is_said(tmp_path):
     (tmp_path / "text").write_text("hello")
     assert "no capsule" in verify_capsule(tmp_path / "text", CATALOGUE).problems[0]
+    with pytest.raises(RunError, match="There is no capsule"):
+        verify_capsule(tmp_path / "nowhere", CATALOGUE)
     with pytest.raises(RunError, match="no finished table"):
         write_capsule(tmp_path, tmp_path / "x.capsule")

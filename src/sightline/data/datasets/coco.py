@@ -19,7 +19,7 @@ from sightline.data.split import split_cohort
 from sightline.errors import GeometryError, LayoutError, count_noun
 from sightline.io.tables import find_path_inside, parse_number, read_json, read_table
 from sightline.structures.case import Case, Cohort, describe_unknown_patients
-from sightline.structures.identifiers import name_files, normalise_form
+from sightline.structures.identifiers import find_placeholders, name_files, normalise_form
 from sightline.structures.raster import MAX_PIXELS
 from sightline.structures.regions import Box, Mask, Polygon, Region
 from sightline.structures.tag import Tag
@@ -359,7 +359,8 @@ def read_groups(path: Path, key: str, columns: Sequence[str] | None = None) -> d
     Args:
         path: CSV table with one row an image.
         key: the column that names the image.
-        columns: grouping columns; default those of GROUPING that the table has. Empty cells join nothing.
+        columns: grouping columns; default those of GROUPING that the table has. What stands for an
+            empty cell (`nan`, `n/a`) joins nothing.
 
     Returns:
         Image -> the group, called after its first image in sorted order.
@@ -375,8 +376,14 @@ def read_groups(path: Path, key: str, columns: Sequence[str] | None = None) -> d
             f"{path} has no column that is known to group images; beside {key!r} it has {there}.",
             "Name the columns whose values images of one patient share: --group-by; or call one patient_id.",
         )
+    # what programs write for an empty cell would make strangers one patient
+    cells = {row[column] for row in rows for column in columns}
+    none = {"", "None", "none", *find_placeholders(cells)}
     return join_groups(
-        {row[key]: [(column, normalise_form(row[column])) for column in columns if row[column]] for row in rows}
+        {
+            row[key]: [(column, normalise_form(row[column])) for column in columns if row[column] not in none]
+            for row in rows
+        }
     )
 
 

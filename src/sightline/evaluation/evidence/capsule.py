@@ -84,6 +84,16 @@ def write_capsule(table: Path, out: Path) -> Capsule:
     return Capsule(out, hashlib.sha256(contents).hexdigest(), len(parts), out.stat().st_size)
 
 
+def require_capsule_file(path: Path) -> None:
+    """Refuse a path at which no file is.
+
+    Raises:
+        RunError: naming it.
+    """
+    if not path.is_file():
+        raise RunError(f"There is no capsule {path}.", "Name a file that `sightline capsule` wrote.")
+
+
 def unpack_capsule(path: Path, folder: Path) -> Capsule:
     """Unpack a capsule whose files are all there and as their checksums say.
 
@@ -94,8 +104,7 @@ def unpack_capsule(path: Path, folder: Path) -> Capsule:
     Raises:
         RunError: no capsule, a file that is missing, strange, doubled or changed.
     """
-    if not path.is_file():
-        raise RunError(f"There is no capsule {path}.", "Name a file that `sightline capsule` wrote.")
+    require_capsule_file(path)
     try:
         with zipfile.ZipFile(path) as file:
             names = file.namelist()

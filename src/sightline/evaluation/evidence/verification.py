@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from sightline.errors import SightlineError, count_noun
-from sightline.evaluation.evidence.capsule import TABLE, Capsule, list_file_names, make_temporary_folder, unpack_capsule
+from sightline.evaluation.evidence.capsule import (
+    TABLE,
+    Capsule,
+    list_file_names,
+    make_temporary_folder,
+    require_capsule_file,
+    unpack_capsule,
+)
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.lines import Line, read_lines
 from sightline.evaluation.tables.provenance import CASES, format_cases, read_cases, read_result, read_sources
@@ -61,7 +68,11 @@ def verify_capsule(path: Path, catalogue: Catalogue, *, published: str | None = 
         path: the capsule.
         catalogue: words of recipes.
         published: the digest that was printed beside the numbers, or its first twelve digits or more; None: not known.
+
+    Raises:
+        RunError: there is no such file: nothing was judged.
     """
+    require_capsule_file(path)
     with make_temporary_folder(path) as place:
         folder = Path(place)
         try:
