@@ -1,21 +1,20 @@
-"""What several tests share: tiny cohorts in our layout, and the real data where it is present."""
+"""What several tests share: tiny cohorts in our layout, and the real data where it is present.
 
+Fixtures import what they need: the process that hands out tests to workers reads this file and runs none of them.
+"""
+
+import atexit
 import gc
+import os
 from io import BytesIO
 
-import numpy as np
 import pytest
-from PIL import Image
-from support.cohorts import make_cohort
-
-from sightline.data.datasets.folder.reader import read_cohort
-from sightline.data.datasets.folder.writer import write_cohort
-from sightline.structures.case import Case, Cohort
-from sightline.structures.gaze import Gaze
-from sightline.structures.tag import Tag
 
 # what is imported stays: the collector looks through it once, not hundreds of times while more is imported
 gc.disable()
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # its results are handed over by then: taking down all that was imported takes seconds
+    atexit.register(os._exit, 0)
 
 
 def pytest_collection_finish():
@@ -30,6 +29,8 @@ def pytest_unconfigure():
 
 @pytest.fixture(scope="session")
 def tiny_cohort(tmp_path_factory):
+    from support.cohorts import make_cohort
+
     return make_cohort(tmp_path_factory.mktemp("tiny") / "cohort")
 
 
@@ -58,6 +59,8 @@ def coarse_pictures(monkeypatch):
 @pytest.fixture
 def no_overlays(monkeypatch):
     """Predictions whose overlays are one dark pixel: for tests of what is said of many pictures."""
+    from PIL import Image
+
     dark = BytesIO()
     Image.new("L", (1, 1)).save(dark, "PNG")
     monkeypatch.setattr("sightline.plots.contact_sheet.draw_overlay", lambda *given, **also: dark.getvalue())
@@ -92,24 +95,6 @@ def no_pictures(monkeypatch, no_charts):
 @pytest.fixture(scope="session")
 def gazed_cohort(tmp_path_factory):
     """30 little chests of as many patients: a wide or a small bright spot or none, and a reader who looked there."""
-    place = tmp_path_factory.mktemp("gazed") / "cohort"
-    (place / "images").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    classes, size, cases = ("Normal", "CHF", "pneumonia"), (48, 40), []
-    for p in range(30):
-        row, column = rng.uniform((10, 8), (38, 32))
-        radius = (0.0, 9.0, 4.0)[p % 3]
-        rows, columns = np.mgrid[: size[0], : size[1]] + 0.5
-        spot = 150.0 * ((rows - row) ** 2 + (columns - column) ** 2 < radius**2)
-        image = place / "images" / f"P{p:02d}.png"
-        Image.fromarray((rng.uniform(10, 80, size) + spot).astype(np.uint8)).save(image)
-        # whoever sees nothing looks everywhere; every tenth reading was not recorded
-        seen = rng.uniform((0, 0), size, (40, 2)) if p % 3 == 0 else rng.normal((row, column), 2.0, (40, 2))
-        gaze = Gaze(seen, np.arange(40) / 60, np.full(40, 1 / 60), spread_px=4.0, tag=Tag("gaze", None, "reader"))
-        split = ("train", "train", "train", "val", "test")[p // 3 % 5]
-        cases.append(
-            Case(f"P{p:02d}", f"S{p:02d}", f"P{p:02d}", image, classes[p % 3], () if p % 10 == 9 else (gaze,), split,
-                 "AP", size)
-        )  # fmt: skip
-    write_cohort(Cohort("gazed", classes, tuple(cases), place), place)
-    return read_cohort(place)
+    from support.cohorts import make_gazed_cohort
+
+    return make_gazed_cohort(tmp_path_factory.mktemp("gazed") / "cohort")

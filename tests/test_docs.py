@@ -49,7 +49,7 @@ def test_every_capsule_stands_on_a_page_with_its_digest():
 def test_what_capsules_say_of_their_numbers_is_still_said_in_these_words():
     # `sightline verify` compares the words too: who rewords one breaks every capsule that holds it
     sources = [path for room in ("metrics", "evaluation") for path in (ROOT / "src/sightline" / room).rglob("*.py")]
-    nodes = [node for path in sources for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    nodes = [node for path in sources for node in rooms.nodes_of(rooms.read_source(path))]
     written = "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
     said = set()
     for file, _ in CAPSULES:
@@ -77,7 +77,7 @@ def test_every_file_has_its_line():
     assert not [line for line in written.splitlines() if line.endswith(": ")], "a file without a first line"
 
 
-def test_the_tour_runs_as_written(tmp_path, monkeypatch, few_pictures):
+def test_the_tour_runs_as_written(tmp_path, monkeypatch, few_pictures, coarse_pictures):
     monkeypatch.chdir(tmp_path)
     printed, quoted = "", 0
     for language, body in BLOCK.findall((ROOT / "docs" / "tour.md").read_text(encoding="utf-8")):

@@ -1,4 +1,4 @@
-"""A tiny cohort in our layout, and a recipe of a tenth of a second a step."""
+"""Tiny cohorts in our layout, and a recipe of a tenth of a second a step."""
 
 from dataclasses import replace
 
@@ -14,6 +14,7 @@ from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
 from sightline.models.pooling import SoftmaxPool
 from sightline.structures.case import Case, Cohort
+from sightline.structures.gaze import Gaze
 from sightline.structures.regions import Box, Mask, Scribble
 from sightline.structures.tag import Tag
 from sightline.training.optimization import LinearDecay
@@ -52,6 +53,30 @@ def make_cohort(place, patients=18, size=(40, 48), seed=0):
             )
     cohort = Cohort("tiny", ("no fracture", "fracture"), tuple(cases), place)
     write_cohort(cohort, place)
+    return read_cohort(place)
+
+
+def make_gazed_cohort(place):
+    """30 little chests of as many patients: a wide or a small bright spot or none, and a reader who looked there."""
+    (place / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    classes, size, cases = ("Normal", "CHF", "pneumonia"), (48, 40), []
+    for p in range(30):
+        row, column = rng.uniform((10, 8), (38, 32))
+        radius = (0.0, 9.0, 4.0)[p % 3]
+        rows, columns = np.mgrid[: size[0], : size[1]] + 0.5
+        spot = 150.0 * ((rows - row) ** 2 + (columns - column) ** 2 < radius**2)
+        image = place / "images" / f"P{p:02d}.png"
+        Image.fromarray((rng.uniform(10, 80, size) + spot).astype(np.uint8)).save(image)
+        # whoever sees nothing looks everywhere; every tenth reading was not recorded
+        seen = rng.uniform((0, 0), size, (40, 2)) if p % 3 == 0 else rng.normal((row, column), 2.0, (40, 2))
+        gaze = Gaze(seen, np.arange(40) / 60, np.full(40, 1 / 60), spread_px=4.0, tag=Tag("gaze", None, "reader"))
+        split = ("train", "train", "train", "val", "test")[p // 3 % 5]
+        cases.append(
+            Case(f"P{p:02d}", f"S{p:02d}", f"P{p:02d}", image, classes[p % 3], () if p % 10 == 9 else (gaze,), split,
+                 "AP", size)
+        )  # fmt: skip
+    write_cohort(Cohort("gazed", classes, tuple(cases), place), place)
     return read_cohort(place)
 
 

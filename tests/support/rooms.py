@@ -1,6 +1,7 @@
 """The code as a graph of imports; docs/rooms.md, made of the first line of every module (`make rooms`)."""
 
 import ast
+import gc
 import sys
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,26 @@ what it must not do, stands in [house.md](house.md).
 
 @cache
 def parsed(code: str) -> ast.Module:
-    return ast.parse(code)
+    """The tree of a file, for all tests that ask; made without the collector, which would look through all trees."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return ast.parse(code)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+@cache
+def nodes_of(code: str) -> tuple[ast.AST, ...]:
+    """Every node of a file."""
+    return tuple(ast.walk(parsed(code)))
+
+
+@cache
+def read_source(path: Path) -> str:
+    """The text of a file, the same object each time."""
+    return path.read_text(encoding="utf-8")
 
 
 WALKS = {
@@ -63,7 +83,7 @@ def loaded_by(starts: tuple[str, ...], code: dict[str, str]) -> set[str]:
 
 def first_line(path: Path) -> str:
     """The first paragraph of a module's docstring, in one line."""
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    text = ast.get_docstring(parsed(read_source(path))) or ""
     return " ".join(text.split("\n\n", 1)[0].split()).replace("|", "\\|")
 
 
@@ -81,7 +101,7 @@ def write_rooms() -> str:
 def count_walks() -> dict[str, int]:
     """How many files of ours each walk of docs/house.md imports before anything runs, packages not counted."""
     files = {".".join(("sightline", *p.relative_to(SOURCE).with_suffix("").parts)): p for p in SOURCE.rglob("*.py")}
-    code = {name.removesuffix(".__init__"): path.read_text(encoding="utf-8") for name, path in files.items()}
+    code = {name.removesuffix(".__init__"): read_source(path) for name, path in files.items()}
     return {walk: len(loaded_by((start,), code) & set(files)) for walk, start in WALKS.items()}
 
 
