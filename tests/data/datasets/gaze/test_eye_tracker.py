@@ -324,3 +324,14 @@ def test_rows_that_end_in_a_comma_shift_no_column(tmp_path):
     (tmp_path / "more.csv").write_text("\n".join([lines[0], f"{lines[1]},7", *lines[2:]]))
     with pytest.raises(LayoutError, match="row 2 has 4 cells"):
         read_recording(tmp_path / "more.csv", TrackerColumns(), SCREEN)
+
+
+def test_columns_of_what_was_shown_are_known_in_any_case(tmp_path):
+    """`Start` that is passed over would give a picture the gaze of the whole recording, `Image X0` that of all of it."""
+    row = {"recording": "r/one.csv", "image_id": "a", **SHOWN, "reader": "anna", "start": 1, "stop": 2}
+    row |= {"image_x0": 0, "image_y0": 0, "image_x1": 40, "image_y1": 50}
+    plain = only_gaze(tracker.read(write_tree(tmp_path / "plain", shown=[row])))
+    titled = [{name.replace("_", " ").title(): value for name, value in row.items()}]
+    gaze = only_gaze(tracker.read(write_tree(tmp_path / "titled", shown=titled)))
+    assert gaze == plain
+    assert (gaze.tag.reader, len(gaze)) == ("anna", 60)

@@ -305,3 +305,17 @@ def test_options_that_cannot_be(tree, tmp_path):
         reflacx.read(tree, reflacx.Options(certainty=9))
     with pytest.raises(LayoutError, match="has no reading"):
         reflacx.read(tmp_path)
+
+
+def test_findings_are_known_in_any_case(tmp_path):
+    """A finding whose column is passed over counts as not asked about, and its ellipses as those of no finding."""
+    plain, lower = (reflacx.read(write_tree(tmp_path / "plain")), write_tree(tmp_path / "lower"))
+    for path in [*lower.glob("main_data/metadata*.csv"), *lower.glob("main_data/*/anomaly*.csv")]:
+        head, rest = path.read_text().split("\n", 1)
+        path.write_text(f"{head.lower()}\n{rest}")
+    found = reflacx.read(lower)
+    assert [case.label for case in found] == [case.label for case in plain]
+    options = reflacx.Options(findings=("Pneumothorax",))
+    assert [len(case.regions) for case in reflacx.read(lower, options)] == [
+        len(case.regions) for case in reflacx.read(tmp_path / "plain", options)
+    ]

@@ -44,6 +44,7 @@ LEAST_ON_PICTURE = 0.2
 _DETECTORS: Mapping[str, type[ByVelocity] | type[ByDispersion]] = {"velocity": ByVelocity, "dispersion": ByDispersion}
 _HEAD = ("tracker", "columns", "screen_px", "screen_width_mm", "distance_mm", "fixations", "spread_px")
 _SCREEN = ("x0", "y0", "x1", "y1")
+_PART = ("image_x0", "image_y0", "image_x1", "image_y1")
 
 
 @dataclass(frozen=True)
@@ -267,14 +268,15 @@ def _read_showings(path: Path, setup: _Setup, shapes: Mapping[str, tuple[int, in
     unit = SECONDS[setup.columns.time_unit]
     showings = []
     known = {normalise_form(image_id): image_id for image_id in shapes}
-    for row in read_table(path, ("recording", "image_id", *_SCREEN)):
+    known_columns = ("reader", "start", "stop", *_PART)
+    for row in read_table(path, ("recording", "image_id", *_SCREEN), known=known_columns):
         image_id = row["image_id"] if row["image_id"] in shapes else known.get(normalise_form(row["image_id"]))
         if image_id is None:
             raise row.error("image_id", f"is {row['image_id']!r}, which pictures.csv does not have")
         screen = _parse_corners(row, _SCREEN)
         if screen is None:
             raise row.error("x0", "to y1 are empty, expected where the picture stood on the screen")
-        part = _parse_corners(row, tuple(f"image_{name}" for name in _SCREEN))
+        part = _parse_corners(row, _PART)
         rows, columns = shapes[image_id]
         if part is not None and not (part[0] >= 0 and part[1] >= 0 and part[2] <= rows and part[3] <= columns):
             raise row.error("image_x0", f"to image_y1 reach outside the picture of {rows} x {columns}")

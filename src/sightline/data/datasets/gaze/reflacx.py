@@ -252,7 +252,8 @@ def read_metadata(folder: Path) -> list[ReadingRecord]:
     for phase in PHASES:
         path = folder / f"metadata_phase_{phase}.csv"
         if path.exists():
-            readings += [_parse_reading(row, phase) for row in read_table(path, _IDS, key="id")]
+            rows = read_table(path, _IDS, key="id", known=_EARLY if phase == 1 else _LATE)
+            readings += [_parse_reading(row, phase) for row in rows]
     if not readings:
         raise LayoutError(
             f"{folder} has no reading: metadata_phase_1.csv, _2.csv, _3.csv are missing or empty.",
@@ -304,7 +305,8 @@ def read_marks(path: Path, *, certain: bool, counts: Counter[str] | None = None)
     """
     columns = ("xmin", "ymin", "xmax", "ymax")
     marks = []
-    for row in read_table(path, (*columns, "certainty") if certain else columns):
+    findings = sorted({*_EARLY, *_LATE}) if certain else ()
+    for row in read_table(path, (*columns, "certainty") if certain else columns, known=findings):
         corners = [row.number_of(column) for column in ("ymin", "xmin", "ymax", "xmax")]
         sure = row.number_of("certainty") if certain else 0.0
         if None in corners or sure is None:
