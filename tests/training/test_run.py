@@ -118,6 +118,25 @@ def test_lost_weights_are_trained_again_to_the_same_bits(finished, folder, tiny_
     assert (folder / "weights.safetensors").read_bytes() == before
 
 
+def test_a_run_is_not_reused_once_its_pictures_changed(folder, tiny_cohort, tmp_path):
+    def turn(case):
+        path = tmp_path / case.image.name
+        path.write_bytes(case.image.read_bytes()[::-1])
+        return replace(case, image=path)
+
+    first = next(case for case in tiny_cohort if case.split == "train")
+    changed = replace(tiny_cohort, cases=tuple(turn(case) if case is first else case for case in tiny_cohort))
+    assert changed.fingerprint() == tiny_cohort.fingerprint()
+    for _ in ("finished", "interrupted"):
+        with pytest.raises(RunError, match=f"1 picture .* e.g. {first.case_id}") as refused:
+            train(tiny_recipe(steps=2), changed, folder, CATALOGUE, QUIET)
+        assert "delete" in refused.value.remedy
+        (folder / "DONE").unlink(missing_ok=True)
+    # what is tested on is evaluation's to notice
+    tested = tuple(turn(case) if case.split == "test" else case for case in tiny_cohort)
+    assert train(tiny_recipe(steps=2), replace(tiny_cohort, cases=tested), folder, CATALOGUE, QUIET).done
+
+
 def test_a_folder_that_holds_a_cohort_is_no_run(tiny_cohort):
     with pytest.raises(RunError, match="holds no run"):
         train(tiny_recipe(steps=2), tiny_cohort, tiny_cohort.root, CATALOGUE, QUIET)

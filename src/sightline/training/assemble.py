@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from sightline.errors import RunError, count_noun
 from sightline.structures.case import Cohort
-from sightline.training.preconditions import require_finished
+from sightline.training.preconditions import require_finished, require_same_pictures
 from sightline.training.recipe import Recipe
 from sightline.training.run import (
     Conclude,
@@ -57,6 +57,7 @@ def assemble(
     identities = {name: run.identity for name, run in parts.items()}
     start_run(folder, recipe, cohort, catalogue, identities)
     run = open_run(folder, catalogue)
+    require_same_pictures(run, cohort)
     if run.done:
         return run
     weights: dict[str, Any] = {}

@@ -16,9 +16,10 @@ from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View, refuse_unmarked
 from sightline.data.views.patches import select_patchable
 from sightline.errors import CohortError, RecipeError, RunError, SightlineError, count_noun
-from sightline.io.files import write_text
+from sightline.io.files import fingerprint_file, write_text
 from sightline.structures.case import Cohort
 from sightline.structures.protocols import accepts_soft_targets
+from sightline.structures.resampling import cache_by_file
 from sightline.structures.tag import Role
 from sightline.training.recipe import Recipe
 from sightline.training.run import FROM_CAPSULE, Run
@@ -39,6 +40,35 @@ def require_finished(*runs: Run) -> None:
         )
     names = ", ".join(map(str, unfinished))
     raise RunError(f"{names} is not finished.", "Run the same train command again: it resumes.")
+
+
+def require_same_pictures(run: Run, cohort: Cohort) -> None:
+    """Refuse to reuse, or to go on with, a training whose pictures hold something else than when it began.
+
+    Its identity knows names and sizes of files alone; the run kept a digest of each picture (size, first and last
+    64 KiB). Test pictures do not matter to a training, and files that are not there are none that changed.
+
+    Raises:
+        RunError: naming one.
+    """
+    kept = run.cohort.get("pictures", {})
+    changed = [
+        case.case_id
+        for case in cohort
+        if case.split in ("train", "val")
+        and kept.get(case.case_id)
+        and _fingerprint_once(case.image) not in ("", kept[case.case_id])
+    ]
+    if changed:
+        verb = "holds" if len(changed) == 1 else "hold"
+        raise RunError(
+            f"{count_noun(len(changed), 'picture')} that {run.folder} was trained on {verb} something else now, "
+            f"e.g. {changed[0]}: the same names and sizes of files, other contents.",
+            f"Restore the pictures; or, to train on what is there now, delete {run.folder} or choose another folder.",
+        )
+
+
+_fingerprint_once = cache_by_file(maxsize=20_000)(fingerprint_file)
 
 
 def require_regions(recipe: Recipe, cohort: Cohort) -> None:

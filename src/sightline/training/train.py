@@ -55,7 +55,7 @@ from sightline.training.engine import (
 )
 from sightline.training.feature_cache import find_encoder, keep_features
 from sightline.training.optimization import compute_class_weights, set_rate
-from sightline.training.preconditions import check_explainer, select_training_cases
+from sightline.training.preconditions import check_explainer, require_same_pictures, select_training_cases
 from sightline.training.recipe import Recipe
 from sightline.training.run import (
     Conclude,
@@ -139,6 +139,7 @@ def train(
     if (folder / "cohort.json").is_file():
         start_run(folder, recipe, cohort, catalogue, parts, before_marks)
         run = open_run(folder, catalogue)
+        require_same_pictures(run, cohort)
         if run.done:
             return run
     fabric = engine.fabric(recipe.precision)

@@ -16,6 +16,7 @@ from sightline.evaluation.tables.table import Row
 from sightline.structures.case import Cohort
 from sightline.training.assemble import assemble
 from sightline.training.engine import Engine
+from sightline.training.preconditions import require_same_pictures
 from sightline.training.recipe import Recipe
 from sightline.training.run import Run, find_identity, open_run
 from sightline.training.serialization import Catalogue
@@ -114,7 +115,9 @@ class RowTraining:
         """The finished run, and before it every run that it needs."""
         if self.teacher is not None and (self.folder / "DONE").is_file():
             # named by its teacher's identity: it need not be asked again
-            return open_run(self.folder, self.catalogue)
+            run = open_run(self.folder, self.catalogue)
+            require_same_pictures(run, self.training)
+            return run
         if self.row.parts:
             parts = {name: part.train_run() for name, part in self.parts.items()}
             return assemble(self.recipe, self.training, parts, self.folder, self.catalogue, conclude=self._choose)
