@@ -43,6 +43,7 @@ def test_sides_take_turns():
     assert calls == ["A", "B"] * 4 and len(a) == len(b) == 3
 
 
+@pytest.mark.slow
 def test_step_runs_and_names_its_parts():
     result = step.measure(step.settings("cpu", toy=True))
     assert len(result.rows) == 1 and result.rows[0].goal == 1.05 and len(result.parts) == 6
@@ -116,6 +117,7 @@ def test_boxes_run_and_are_those_of_the_loops():
         )
 
 
+@pytest.mark.slow
 def test_reading_runs_and_serves_the_same_pictures(tmp_path):
     chosen = reading.settings("cpu", toy=True)
     result = reading.measure(chosen)

@@ -47,6 +47,7 @@ def test_a_planted_arrow_is_named_and_says_its_class():
         assert first.place[0] > 0.5 and "patients with fracture" in str(first)
 
 
+@pytest.mark.slow
 def test_nothing_is_named_without_a_tie():
     assert not any(o.named for seed in range(2) for o in study(seed, 0.5))
 

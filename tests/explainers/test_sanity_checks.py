@@ -191,6 +191,7 @@ def test_the_same_hooks_on_a_relu_network_are_what_they_say(trained):
     assert report.finding("image").severity == "ok"
 
 
+@pytest.mark.slow
 def test_our_guided_rule_on_efficientnet_reaches_silu():
     torch.manual_seed(0)
     report = run_preflight(Whole("efficientnet_b0").eval(), pictures(2, 48, channels=3), InputGradient("guided"))
@@ -223,6 +224,7 @@ def test_deconvolution_without_max_pooling_is_caught(explainer, pool):
     assert found.numbers["difference_image_and_noise"] == pytest.approx(0.0, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_deconvolution_on_efficientnet_is_caught_also_where_gates_let_some_of_the_picture_in(efficientnet):
     images = pictures(3, channels=3)
     assert run_preflight(efficientnet, images, InputGradient("deconvolution")).finding("image").severity == "wrong"

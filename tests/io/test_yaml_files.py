@@ -54,7 +54,7 @@ def test_what_is_read(tmp_path, text, data):
         ("a: 0x" + "F" * 20_000, "a number of 20,002 signs"),
         ("a: " + ":".join(["1"] * 20_000), "a number of 39,999 signs"),
         ("a: " + ":".join(["1"] * 20_000) + ".5", "a number of 40,001 signs"),
-        ("[" * 20_000, "without end"),
+        ("[" * 3_000, "without end"),
         ("[" * 60 + "]" * 60, "40 places inside each other"),
         (CHAIN, "40 places inside each other"),
         (LAUGHS, "100,000 values with every alias unfolded"),

@@ -20,18 +20,19 @@ GOOGLE = DATA / "weights" / "mobilenetv2_100.imagenet_google.safetensors"
 needs_weights = pytest.mark.skipif(not GOOGLE.is_file(), reason="the MobileNetV2 weights are not here")
 
 
+FAMILIES = {"resnet18": 512, "resnet50": 2048, "resnet101": 2048, "efficientnet_b0": 1280, "mobilenetv2_100": 1280}
+# every family at the finest stride, one at all; resnet101 has more of the blocks of resnet50
+QUICK = [("resnet18", 32), ("resnet18", 16), *((name, 8) for name in FAMILIES if name != "resnet101")]
+
+
 @pytest.mark.parametrize(
-    ("name", "channels"),
+    ("name", "channels", "stride"),
     [
-        ("resnet18", 512),
-        ("resnet50", 2048),
-        # more of the blocks of resnet50
-        pytest.param("resnet101", 2048, marks=pytest.mark.slow),
-        ("efficientnet_b0", 1280),
-        ("mobilenetv2_100", 1280),
+        pytest.param(name, channels, stride, marks=() if (name, stride) in QUICK else pytest.mark.slow)
+        for stride in (32, 16, 8)
+        for name, channels in FAMILIES.items()
     ],
 )
-@pytest.mark.parametrize("stride", [32, 16, 8])
 def test_backbones_at_three_strides(name, channels, stride):
     with torch.device("meta"):  # shapes without numbers
         trunk = Backbone(name, output_stride=stride).build().eval()

@@ -298,7 +298,12 @@ def test_recipes_keep_them(config):
 
 @pytest.mark.parametrize(
     ("name", "stride", "channels"),
-    [("resnet10", 16, 512), ("densenet121", 32, 1024), ("seresnet50", 32, 2048), ("efficientnet-b0", 32, 1280)],
+    [
+        ("resnet10", 16, 512),
+        pytest.param("densenet121", 32, 1024, marks=pytest.mark.slow),
+        pytest.param("seresnet50", 32, 2048, marks=pytest.mark.slow),
+        ("efficientnet-b0", 32, 1280),
+    ],
 )
 def test_every_family_computes_what_monais_network_does(name, stride, channels):
     from sightline.models.volume_networks import _create

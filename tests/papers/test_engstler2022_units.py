@@ -20,6 +20,7 @@ from sightline.papers.overrides import Changes
 from sightline.papers.recipes import find_table
 
 
+@pytest.mark.slow
 def test_table_3_dissects_its_row_and_shows_one_case(tmp_path, monkeypatch, small_galleries):
     # ten units a time are drawn twice over here, a second of work each
     assert engstler2022.UNITS == 10

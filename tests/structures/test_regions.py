@@ -104,7 +104,7 @@ def agree(drawn: np.ndarray, sure: np.ndarray, possible: np.ndarray) -> None:
 
 
 @given(BOXES, frames())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_boxes_touch_what_samples_say(box, frame):
     p = samples(frame)
     inside = ((p >= box.start) & (p <= box.stop)).all(axis=-1)
@@ -113,7 +113,7 @@ def test_boxes_touch_what_samples_say(box, frame):
 
 
 @given(polygons(), frames())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_polygons_touch_what_samples_say(polygon, frame):
     p, ring = samples(frame), polygon.parts[0]
     inside, distance = inside_ring(p, ring), distance_to(p, polygon.parts, closed=True)
@@ -121,7 +121,7 @@ def test_polygons_touch_what_samples_say(polygon, frame):
 
 
 @given(SCRIBBLES, frames())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_scribbles_touch_what_samples_say(scribble, frame):
     distance = distance_to(samples(frame), scribble.lines, closed=False)
     radius = scribble.stroke_px / 2
@@ -142,7 +142,7 @@ def test_masks_reduce_by_the_maximum_of_each_block(small, stride):
 
 
 @given(st.one_of(BOXES, polygons(), SCRIBBLES), st.integers(0, 1), st.tuples(st.integers(1, 30), st.integers(1, 30)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_flipped_drawing_is_the_drawing_of_the_flip(region, axis, shape):
     frame = Frame.of_image((24, 24)).resize(shape)
     assert np.array_equal(region.draw(frame.flip(axis)), np.flip(region.draw(frame), axis))
@@ -155,7 +155,7 @@ def test_a_flipped_mask_is_the_mask_of_the_flip(pixels, axis):
 
 
 @given(st.lists(POINTS, min_size=1, max_size=4), st.tuples(st.integers(1, 24), st.integers(1, 24)))
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_line_survives_any_reduction(line, shape):
     drawn = Scribble((tuple(line),), 1.0).draw(Frame.of_image((25, 25)).resize(shape))
     for row, column in line:

@@ -216,6 +216,7 @@ def test_the_same_arguments_give_the_same_bytes(wrists, tmp_path):
     assert files_of(tmp_path / "again") == files_of(wrists.root)
 
 
+@pytest.mark.slow
 def test_more_studies_and_more_workers_draw_the_same_pictures(wrists, tmp_path):
     write_radiographs(tmp_path / "short", studies=3, shortcut=0.9, seed=4, size_px=256, workers=2)
     long = files_of(wrists.root)
@@ -415,6 +416,7 @@ def test_a_plain_fracture_darkens_its_place_and_an_occult_one_does_not():
     assert changes["subtle"] > 1.3 * changes["occult"]
 
 
+@pytest.mark.slow
 def test_the_audit_finds_the_marker_and_not_the_truth(tmp_path):
     from sightline.data.audit.audit import audit
 

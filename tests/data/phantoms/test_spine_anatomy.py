@@ -24,12 +24,15 @@ def people(count, prevalence=0.08, seed=0):
     return [plan_person(number, seed, prevalence=prevalence) for number in range(count)]
 
 
-@pytest.mark.parametrize("prevalence", [0.0, 0.08, 0.3])
+@pytest.mark.parametrize(
+    "prevalence", [pytest.param(0.0, marks=pytest.mark.slow), 0.08, pytest.param(0.3, marks=pytest.mark.slow)]
+)
 def test_prevalence_is_the_one_asked_for(prevalence):
     grades = [one.grade > 0 for person in people(100, prevalence) for one in person.vertebrae if 11 <= one.label <= 24]
     assert np.mean(grades) == pytest.approx(prevalence, abs=0.2 * prevalence)
 
 
+@pytest.mark.slow
 def test_deformities_gather_where_they_do_in_patients_and_in_the_frail():
     by_level, frail, sound = {}, [], []
     for person in people(160):
@@ -54,7 +57,7 @@ def test_a_vertebra_without_a_deformity_loses_less_than_a_fifth():
 
 
 def test_discs_keep_some_height_at_both_ends_however_the_spine_is_curved():
-    for person in people(40, prevalence=0.4):
+    for person in people(12, prevalence=0.4):
         for upper, lower in pairwise(stack_vertebrae(person).vertebrae):
             half = SIXTH * upper.body.depth / 2.0
             gaps = []
@@ -69,7 +72,7 @@ def test_discs_keep_some_height_at_both_ends_however_the_spine_is_curved():
 
 
 def test_frames_of_the_column_neither_flip_nor_jump():
-    for person in people(30):
+    for person in people(12):
         for upper, lower in pairwise(stack_vertebrae(person).vertebrae):
             turn = upper.pose.turn.T @ lower.pose.turn
             assert np.linalg.det(upper.pose.turn) == pytest.approx(1.0)

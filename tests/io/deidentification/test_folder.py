@@ -288,6 +288,7 @@ def test_a_key_is_made_once_and_guarded(tmp_path):
         read_site_key(tmp_path / "bad.key")
 
 
+@pytest.mark.slow
 def test_a_thousand_files_in_a_minute(tmp_path):
     (tmp_path / "in").mkdir()
     for n in range(60):

@@ -55,11 +55,21 @@ def test_every_kind_of_a_radiograph(tmp_path):
         assert "not for diagnosis" in str(made).lower()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 7), (3, 2), (513, 40), (3000, 5000)])
-@pytest.mark.parametrize("changes", [{}, {"PhotometricInterpretation": "MONOCHROME1", "PixelSpacing": None}])
+INVERTED = {"PhotometricInterpretation": "MONOCHROME1", "PixelSpacing": None}
+
+
+# each size and each change once in `make test`, 15 million pixels once at all
+@pytest.mark.parametrize(
+    ("size", "changes"),
+    [
+        ((1, 1), {}),
+        ((3, 2), INVERTED),
+        ((3000, 5000), {}),
+        *(pytest.param(size, {}, marks=pytest.mark.slow) for size in ((1, 7), (3, 2), (513, 40))),
+        *(pytest.param(size, INVERTED, marks=pytest.mark.slow) for size in ((1, 1), (1, 7), (513, 40))),
+    ],
+)
 def test_sizes(size, changes, tmp_path):
-    if size == (3000, 5000) and changes:
-        pytest.skip("15 million pixels once")
     objects = objects_of(radiograph(*size, **changes), picture=size[0] < 1000)
     paths = judged(objects, tmp_path)
     assert dcmpschk(paths["states"])
@@ -272,6 +282,7 @@ def test_nothing_to_draw_is_left_out():
         ObjectOptions(("sketch",))
 
 
+@pytest.mark.slow
 def test_all_objects_of_a_radiograph_take_at_most_a_second_and_a_half():
     source = build_source_image(radiograph(2140, 1760))
     result = whole_result(source)

@@ -147,6 +147,7 @@ def test_a_curve_for_figures():
     assert curve.precision[0] <= 1.0 and len(compute_ranking_curve([case(1)], 0.1).threshold) == 0
 
 
+@pytest.mark.slow
 def test_two_thousand_replicates_of_five_hundred_images_take_seconds():
     a, b = table(0, images=500, patients=300), table(1, images=500, patients=300)
     start = time.process_time()

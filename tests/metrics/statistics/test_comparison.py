@@ -298,6 +298,7 @@ def test_false_alarms_stay_near_five_in_a_hundred():
     assert false_alarms([over_both], 200, training_noise=0.3)[0] <= 0.10
 
 
+@pytest.mark.slow
 def test_what_each_test_is_blind_to():
     # seeds are not patients: methods that merely like other patients look different over seeds
     welch_rate, both = false_alarms([over_seeds, over_both], 100, training_noise=0.0, case_noise=0.3, taste=0.8)
@@ -307,6 +308,7 @@ def test_what_each_test_is_blind_to():
     assert delong_rate > 0.12 and both <= 0.12, (delong_rate, both)
 
 
+@pytest.mark.slow
 def test_a_real_difference_is_found_and_covered():
     covered = found_it = 0
     truth = np.mean(

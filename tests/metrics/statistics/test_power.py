@@ -39,6 +39,7 @@ def test_power_is_the_closed_form(pilot):
     assert found.low < found.power < found.high
 
 
+@pytest.mark.slow
 def test_no_difference_gives_five_percent(pilot):
     found = simulate_power(Pilot.from_runs(pilot[0][:1], pilot[1][:1]), 0.0, patients=200, studies=300)
     assert found.power <= 0.085
@@ -62,6 +63,7 @@ def test_spread_of_trainings_is_kept(pilot):
     assert 0 <= power.power <= 1 and power.trainings == 2
 
 
+@pytest.mark.slow
 def test_patients_needed_close_in_on_the_power(pilot):
     tried = find_patients_needed(Pilot.from_runs(pilot[0][:1], pilot[1][:1]), 0.12, studies=120)
     enough = [one.patients for one in tried if one.power >= 0.8]

@@ -327,7 +327,7 @@ def test_rows_that_end_in_a_comma_shift_no_column(tmp_path):
 
 
 def test_columns_of_what_was_shown_are_known_in_any_case(tmp_path):
-    """`Start` that is passed over would give a picture the gaze of the whole recording, `Image X0` that of all of it."""
+    """`Start` that is passed over would give a picture all gaze of the recording, `Image X0` that of all of it."""
     row = {"recording": "r/one.csv", "image_id": "a", **SHOWN, "reader": "anna", "start": 1, "stop": 2}
     row |= {"image_x0": 0, "image_y0": 0, "image_x1": 40, "image_y1": 50}
     plain = only_gaze(tracker.read(write_tree(tmp_path / "plain", shown=[row])))

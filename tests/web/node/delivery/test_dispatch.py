@@ -123,7 +123,7 @@ def test_a_kind_that_is_not_taken_is_not_tried_again_and_the_others_go(tmp_path)
     [
         Attempt("failed", "status 0xA700"),
         pytest.param(Attempt("failed", "no answer"), marks=pytest.mark.slow),
-        DestinationUnreachable("x"),
+        pytest.param(DestinationUnreachable("x"), marks=pytest.mark.slow),
     ],
 )
 def test_two_hours_away_and_back_without_a_storm(tmp_path, answer):

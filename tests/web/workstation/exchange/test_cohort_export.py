@@ -84,7 +84,13 @@ def test_the_readings_say_what_each_mark_cost(studio, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("whose", "rows"), [("union", (4, 19)), ("intersection", (9, 14)), ("majority", (9, 14)), ("consensus", None)]
+    ("whose", "rows"),
+    [
+        ("union", (4, 19)),
+        pytest.param("intersection", (9, 14), marks=pytest.mark.slow),
+        pytest.param("majority", (9, 14), marks=pytest.mark.slow),
+        ("consensus", None),
+    ],
 )
 def test_several_readers_marks_become_one_as_the_rule_says(studio, tmp_path, whose, rows):
     marked(studio)

@@ -55,6 +55,7 @@ def test_wrong_questions_are_refused_with_their_field(studio, query):
     assert answer.json()["field"] == next(iter(query))
 
 
+@pytest.mark.slow
 def test_ten_thousand_studies_page_within_a_tenth_of_a_second(studio):
     task = studio.tasks["first"]
     with studio.desk.database.writing() as connection:
