@@ -169,7 +169,7 @@ def test_train_leaves_a_run_and_goes_on_where_it_was(type_in, place):
     )
 
 
-@pytest.mark.parametrize("split", ["test", "val", "all"])
+@pytest.mark.parametrize("split", ["test", "all", pytest.param("val", marks=pytest.mark.slow)])
 def test_evaluate(type_in, place, tmp_path, split):
     panels = "2" if split == "test" else "0"
     words = ("evaluate", place / "run", "--cohort", place / "tiny cohort", "--split", split, "--panels", panels,

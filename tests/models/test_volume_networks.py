@@ -239,7 +239,9 @@ def test_equal_seeds_give_equal_networks():
         assert any(not torch.equal(x, y) for x, y in zip(a.parameters(), c.parameters(), strict=True))
 
 
-@pytest.mark.parametrize(("head", "epochs", "rate"), [("maps", 6, 1e-2), ("convolutions", 10, 2e-2)])
+@pytest.mark.parametrize(
+    ("head", "epochs", "rate"), [("maps", 6, 1e-2), pytest.param("convolutions", 10, 2e-2, marks=pytest.mark.slow)]
+)
 def test_a_small_network_learns_on_a_cpu(head, epochs, rate):
     # one octant is bright in one of the classes
     rng = np.random.default_rng(0)

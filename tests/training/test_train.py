@@ -252,7 +252,7 @@ def test_the_moving_average_is_that_of_torch():
     assert torch.allclose(ours["0.weight"], before.lerp(network[0].weight.detach(), 0.9))
 
 
-@pytest.mark.parametrize("select", ["auc", "loss"])
+@pytest.mark.parametrize("select", ["auc", pytest.param("loss", marks=pytest.mark.slow)])
 def test_best_on_validation_is_kept(tiny_cohort, tmp_path, select):
     run = train(tiny_recipe(epochs=4, select=select), tiny_cohort, tmp_path / select, CATALOGUE, QUIET)
     rows = list(csv.DictReader((tmp_path / select / "history.csv").open()))

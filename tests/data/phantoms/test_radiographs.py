@@ -88,7 +88,7 @@ def test_views_are_two_to_four_and_start_with_pa():
     assert {x for v in views for x in v} == {"PA", "oblique", "PA ulnar deviation", "supinated oblique"}
 
 
-@pytest.mark.parametrize("probability", [0.5, 0.9, 1.0])
+@pytest.mark.parametrize("probability", [0.9, *(pytest.param(p, marks=pytest.mark.slow) for p in (0.5, 1.0))])
 def test_the_marker_agrees_with_the_label_as_often_as_asked_and_never_lies_on_test_images(probability):
     studies = plan(1500, shortcut=probability)
     seen = [s for s in studies if s.split != "test"]

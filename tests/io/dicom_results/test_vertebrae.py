@@ -36,7 +36,7 @@ def result_of(slices, *, masks=True):
     return SeriesResult(sources, tuple(vertebrae), MAKER, datetime(2026, 1, 2), picture=picture)
 
 
-@pytest.mark.parametrize("masks", [True, False])
+@pytest.mark.parametrize("masks", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_objects_of_a_ct_are_sound(masks, tmp_path):
     result = result_of(ct_series(), masks=masks)
     objects = make_series_objects(result)

@@ -157,7 +157,10 @@ def test_the_canvas_equals_the_picture_as_it_was_read_also_after_reset(shown, na
     assert shown.faults == []
 
 
-@pytest.mark.parametrize("name", ["window", "monochrome1", "slope", "sigmoid", "padding"])
+@pytest.mark.parametrize(
+    "name",
+    ["monochrome1", "sigmoid", *(pytest.param(n, marks=pytest.mark.slow) for n in ("window", "slope", "padding"))],
+)
 def test_a_typed_window_is_the_formula_of_the_standard(shown, name):
     open_case(shown, name)
     page = shown.page

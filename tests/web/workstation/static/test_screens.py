@@ -31,6 +31,8 @@ def axe():
 
 # what another theme can change: it sets colours and nothing else
 OF_COLOURS = ["color-contrast", "link-in-text-block"]
+# the theme, and the rules that are asked of it alone (none: all)
+IN_DARK, IN_LIGHT = [("dark", ())], [("light", OF_COLOURS)]
 
 
 def faults_of(axe, page, only=()):
@@ -47,9 +49,7 @@ def theme(person, name):
     person.page.evaluate("(name) => { document.documentElement.dataset.theme = name; }", name)
 
 
-@pytest.mark.parametrize(
-    ("name", "only"), [("dark", ()), pytest.param("light", OF_COLOURS, marks=pytest.mark.slow)], ids=["dark", "light"]
-)
+@pytest.mark.parametrize(("name", "only"), [*IN_DARK, pytest.param(*IN_LIGHT[0], marks=pytest.mark.slow)])
 def test_axe_finds_nothing_on_any_screen(enter, axe, name, only):
     lea = enter("lea")
     stand_in(lea, lea.api("/worklist")["rows"][0]["read"])
@@ -62,7 +62,8 @@ def test_axe_finds_nothing_on_any_screen(enter, axe, name, only):
     assert {where: faults for where, faults in found.items() if faults} == {}
 
 
-def test_axe_finds_nothing_on_the_marking_screen(enter, axe):
+@pytest.mark.parametrize("themes", [IN_DARK, pytest.param((*IN_DARK, *IN_LIGHT), marks=pytest.mark.slow)])
+def test_axe_finds_nothing_on_the_marking_screen(enter, axe, themes):
     ada = enter("ada")
     for task, drawn in (("mark", True), ("label", False)):
         ada.open_read(3 if drawn else 1, task)
@@ -74,7 +75,7 @@ def test_axe_finds_nothing_on_the_marking_screen(enter, axe):
             ada.saved()
             ada.page.locator("details.gone summary").click()
         ada.page.locator("details.quality summary").click()
-        for name, only in (("dark", ()), ("light", OF_COLOURS)):
+        for name, only in themes:
             theme(ada, name)
             assert faults_of(axe, ada.page, only) == [], (task, name)
 
@@ -83,7 +84,7 @@ def test_axe_finds_nothing_before_signing_in_nor_in_the_dialog_over_the_page(ent
     page = chromium.new_context(locale="en-US", reduced_motion="reduce").new_page()
     page.goto(station.address)
     page.locator(".signin-form").wait_for()
-    for name, only in (("dark", ()), ("light", OF_COLOURS)):
+    for name, only in (*IN_DARK, *IN_LIGHT):
         page.evaluate("(name) => { document.documentElement.dataset.theme = name; }", name)
         assert faults_of(axe, page, only) == [], name
     page.context.close()
@@ -169,7 +170,7 @@ DATA = re.compile(
 )
 
 
-@pytest.mark.parametrize("direction", ["ltr", "rtl"])
+@pytest.mark.parametrize("direction", ["ltr", pytest.param("rtl", marks=pytest.mark.slow)])
 def test_no_text_stands_outside_the_table_of_words_and_nothing_is_cut(made_up, direction):
     lea = made_up(direction)
     stand_in(lea, lea.api("/worklist")["rows"][0]["read"])
