@@ -179,7 +179,8 @@ def test_evaluate(type_in, place, tmp_path, split):
     assert len(json.loads((tmp_path / "metrics.json").read_text())) > 5
     drawn = {path.stem for path in (tmp_path / "panels").glob("*.png")}
     sheets = {"best_maps", "worst_maps", "best_boxes", "worst_boxes"}
-    assert (tmp_path / "metrics.md").is_file()
+    positive = "The positive class is fracture: AUC"
+    assert positive in text and positive in (tmp_path / "metrics.md").read_text(encoding="utf-8")
     assert (sheets <= drawn and len(drawn - sheets) == 2) if split == "test" else not drawn
     n = {"test": 12, "val": 4, "all": 36}[split]
     assert len(list(csv.DictReader((tmp_path / f"{split}.csv").open()))) == n

@@ -209,7 +209,12 @@ class Evaluate:
         from sightline.evaluation.evidence.scope import write_report_scope
         from sightline.evaluation.gallery import write_panels
         from sightline.evaluation.overlap import describe_known_cases
-        from sightline.evaluation.report import compute_report, describe_omissions, write_report_of
+        from sightline.evaluation.report import (
+            compute_report,
+            describe_omissions,
+            describe_positive_class,
+            write_report_of,
+        )
         from sightline.inference.gate.scope import read_scope
         from sightline.training.model_card import write_model_card
 
@@ -217,7 +222,8 @@ class Evaluate:
         estimates = compute_report(evaluation, replicates=self.replicates, classifies=run.recipe.classifies)
         known = describe_known_cases(run, cohort)
         scope = write_report_scope(evaluation, read_scope(run.folder), cohort, f"{name}, {self.split}", out)
-        notes: tuple[str, ...] = (*known, *describe_omissions(run.recipe.view, evaluation), scope)
+        positive = describe_positive_class(evaluation.predictions) if run.recipe.classifies else ()
+        notes: tuple[str, ...] = (*positive, *known, *describe_omissions(run.recipe.view, evaluation), scope)
         evidence = None
         if run.recipe.classifies:
             evidence = compute_evidence(

@@ -23,6 +23,7 @@ from sightline.metrics.classification.report import compute_classification_repor
 from sightline.metrics.classification.scores import F1
 from sightline.metrics.estimate import Estimate
 from sightline.metrics.maps.windows import measure_window_displacement
+from sightline.metrics.predictions import Predictions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,6 +80,17 @@ def describe_omissions(view: View | VolumeView, evaluation: Evaluation) -> tuple
     elif evaluation.map_scores is None:
         words.append("No region is marked that a class map could be held against.")
     return tuple(words)
+
+
+def describe_positive_class(predictions: Predictions) -> tuple[str, ...]:
+    """Which of two classes AUC, sensitivity and the like are of; with more, each number names its class."""
+    if len(predictions.classes) != 2:
+        return ()
+    negative, positive = predictions.classes
+    return (
+        f"The positive class is {positive}: AUC, average precision, sensitivity, precision and prevalence are of it; "
+        f"specificity is of {negative}.",
+    )
 
 
 def _describe_unmarked(evaluation: Evaluation) -> tuple[str, ...]:
