@@ -192,6 +192,19 @@ def test_what_import_writes_check_reads(tmp_path):
     assert cohort[0].facts["device_model"] or cohort[1].facts["device_model"]
 
 
+def test_shutters_and_sizes_that_are_none_are_said(tree):
+    path = tree / "a" / "1"
+    data = pydicom.dcmread(path)
+    data.PixelSpacing, data.ShutterShape = [1000, 1000], "RECTANGULAR"
+    data.save_as(path)
+    cohort, _ = read(tree, Options(check_pixels=False))
+    (case,) = [case for case in cohort if case.image == path]
+    assert case.spacing_mm is None and case.facts["shutter"] == "RECTANGULAR"
+    assert "of 1 picture not all is taken" in cohort.about["warning: pixel size"]
+    assert "PixelSpacing 1000" in cohort.about["warning: pixel size"]
+    assert cohort.about["warning: display shutters"].startswith("1 of 4 pictures states a display shutter")
+
+
 def test_labels_that_differ_in_case_alone_are_said(tree, tmp_path, capsys):
     (tmp_path / "labels.csv").write_text("study_uid,label\n1.1,Normal\n1.2,normal\n2.1,fracture\n")
     with pytest.raises(SystemExit):

@@ -522,7 +522,14 @@ def test_a_raw_image_is_known_by_its_class_alone(tmp_path):
     [
         ({"PixelAspectRatio": ["2", "1"], "PixelSpacing": [0.2, 0.2]}, (0.2, 0.2), "PixelSpacing was taken"),
         ({"ImagerPixelSpacing": [0.4, 0.2], "PixelSpacing": [0.2, 0.2]}, (0.2, 0.2), "PixelSpacing was taken"),
-        ({"PixelSpacing": [1e-9, 5]}, None, "no shape of a pixel"),
+        ({"PixelSpacing": [1e-9, 5]}, None, "PixelSpacing 1e-09\\5 is no size of a pixel (0.001 to 20 mm)"),
+        ({"PixelSpacing": [0.1, 5]}, None, "no shape of a pixel"),
+        ({"PixelSpacing": [0, 0], "ImagerPixelSpacing": [0.2, 0.2]}, (0.2, 0.2), "PixelSpacing 0\\0 is no size"),
+        ({"PixelSpacing": [-0.2, -0.2]}, None, "not heeded"),
+        ({"PixelSpacing": [1000, 1000]}, None, "not heeded"),
+        ({"PixelSpacing": ["nan", "nan"]}, None, "not heeded"),
+        ({"PixelSpacing": [0.2]}, None, "0.2 is not two numbers and was not heeded"),
+        ({"PixelAspectRatio": ["1000", "1000"], "PixelSpacing": [0.2, 0.2]}, (0.2, 0.2), ""),
         ({"PixelAspectRatio": ["2", "1"], "PixelSpacing": [0.4, 0.2]}, (0.4, 0.2), ""),
     ],
 )
@@ -531,6 +538,65 @@ def test_shapes_of_pixels_that_contradict_each_other_are_said(tmp_path, elements
     assert picture.frame.spacing_mm == spacing
     assert said in picture.facts.get("remark", "")
     assert bool(said) == ("remark" in picture.facts)
+
+
+def test_a_size_that_is_no_number_is_as_good_as_none(tmp_path):
+    path = write(tmp_path / "a.dcm", PixelSpacing=["1234.5", "1234.5"])
+    path.write_bytes(path.read_bytes().replace(b"1234.5", b"coarse"))
+    picture = read_dicom(path)
+    assert picture.frame.spacing_mm is None and "PixelSpacing holds no number" in picture.facts["remark"]
+
+
+RECTANGLE = {
+    "ShutterShape": "RECTANGULAR", "ShutterLeftVerticalEdge": 3, "ShutterRightVerticalEdge": 12,
+    "ShutterUpperHorizontalEdge": 2, "ShutterLowerHorizontalEdge": 9,
+}  # fmt: skip
+CIRCLE = {"ShutterShape": "CIRCULAR", "CenterOfCircularShutter": [8, 8], "RadiusOfCircularShutter": 3}
+TRIANGLE = {"ShutterShape": "POLYGONAL", "VerticesOfThePolygonalShutter": [1, 1, 1, 16, 16, 1]}
+
+
+@pytest.mark.parametrize(
+    ("elements", "is_open"),
+    [
+        (RECTANGLE, lambda row, column: 2 <= row <= 9 and 3 <= column <= 12),
+        (CIRCLE, lambda row, column: (row - 8) ** 2 + (column - 8) ** 2 <= 9),
+        ({**CIRCLE, "PixelSpacing": [0.4, 0.2]}, lambda row, column: 4 * (row - 8) ** 2 + (column - 8) ** 2 <= 9),
+        (TRIANGLE, lambda row, column: (row - 1) + (column - 1) <= 15),
+        (
+            {**CIRCLE, **RECTANGLE, "ShutterShape": ["RECTANGULAR", "CIRCULAR"], "RadiusOfCircularShutter": 4},
+            lambda row, column: 2 <= row <= 9 and 3 <= column <= 12 and (row - 8) ** 2 + (column - 8) ** 2 <= 16,
+        ),
+    ],
+)
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_what_a_shutter_hides_is_black_and_does_not_spoil_the_range(tmp_path, elements, is_open, photometric):
+    stored = RAMP // 2 + 100
+    wanted = np.array([[is_open(row, column) for column in range(1, 17)] for row in range(1, 17)])
+    hidden = np.where(wanted, stored, 4095 if photometric == "MONOCHROME2" else 0).astype(np.uint16)
+    picture = read_dicom(write(tmp_path / "a.dcm", hidden, PhotometricInterpretation=photometric, **elements))
+    assert not picture.pixels[~wanted].any() and picture.facts["shutter"]
+    # from black to white over what is open
+    turned = stored[wanted] if photometric == "MONOCHROME2" else 4095 - stored[wanted].astype(int)
+    low, high = int(turned.min()), int(turned.max())
+    assert np.abs(picture.pixels[wanted] - np.rint((turned - low) / (high - low) * 65535.0)).max() <= 1
+    assert f"hides {1 - wanted.mean():.1%} of the picture" in picture.facts["remark"]
+
+
+@pytest.mark.parametrize(
+    ("elements", "said"),
+    [
+        ({**RECTANGLE, "ShutterLeftVerticalEdge": 14}, "would leave 0.0% of the picture"),
+        ({**CIRCLE, "RadiusOfCircularShutter": 0}, "CIRCULAR is not whole"),
+        ({"ShutterShape": "RECTANGULAR", "ShutterLeftVerticalEdge": 3}, "RECTANGULAR is not whole"),
+        ({"ShutterShape": "BITMAP"}, "BITMAP is not whole or of no known shape"),
+        ({**RECTANGLE, "ShutterLeftVerticalEdge": 0, "ShutterRightVerticalEdge": 17,
+          "ShutterUpperHorizontalEdge": 1, "ShutterLowerHorizontalEdge": 16}, ""),
+    ],
+)  # fmt: skip
+def test_a_shutter_that_is_none_hides_nothing(tmp_path, elements, said):
+    picture = read_dicom(write(tmp_path / "a.dcm", **elements))
+    assert np.array_equal(picture.pixels, read_dicom(write(tmp_path / "b.dcm")).pixels)
+    assert said in picture.facts.get("remark", "") and bool(said) == ("remark" in picture.facts)
 
 
 def test_several_windows_are_said(tmp_path):

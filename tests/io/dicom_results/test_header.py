@@ -64,6 +64,25 @@ def test_a_presentation_state_has_the_window_that_the_reader_takes(centres, widt
     assert (voi.WindowCenter, voi.WindowWidth) == (2000, 900)
 
 
+@pytest.mark.parametrize(
+    ("function", "width", "kept"),
+    [("LINEAR", "0.5", False), ("LINEAR_EXACT", "0.5", True), ("SIGMOID", "0.5", True), ("SIGMOID", "0", False)],
+)
+def test_results_and_reader_take_the_same_windows(function, width, kept):
+    image = radiograph(WindowCenter="2000", WindowWidth=width, VOILUTFunction=function)
+    header = build_source_image(image).header
+    assert ("WindowWidth" in header, header.get("VOILUTFunction")) == ((True, function) if kept else (False, None))
+
+
+def test_a_presentation_state_has_the_shutter_that_the_reader_heeds():
+    image = radiograph(ShutterShape="CIRCULAR", CenterOfCircularShutter=[8, 8], RadiusOfCircularShutter=6)
+    (state,) = [m for m in make_objects(whole_result(build_source_image(image))) if m.Modality == "PR"]
+    assert (state.ShutterShape, state.RadiusOfCircularShutter, state.ShutterPresentationValue) == ("CIRCULAR", 6, 0)
+    image.RadiusOfCircularShutter = 600
+    (state,) = [m for m in make_objects(whole_result(build_source_image(image))) if m.Modality == "PR"]
+    assert "ShutterShape" not in state
+
+
 def make_table(first, entries, *, as_words):
     item = Dataset()
     item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries), first, 10])

@@ -79,6 +79,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     cases: list[Case] = []
     rejects: list[Reject] = []
     named = unknown = 0
+    odd: list[str] = []
     for file in find_images(source):
         try:
             header = _read_radiograph(file, check_pixels=options.check_pixels)
@@ -97,6 +98,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
         named += header.names_patient
         unknown += not header.patient_id
         cases.append(_build_case(header, source, label))
+        odd += [f"{cases[-1].case_id}: {'; '.join(header.size_remarks)}"] if header.size_remarks else []
     for row in (rows or {}).values():
         if row.line not in used:
             place = f"{options.labels}: line {row.line}"
@@ -119,6 +121,15 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
         about["warning: identity"] = (
             f"{named} of {count_noun(len(cases), 'picture')} name their patient or a day of birth; "
             "sightline deidentify SRC DEST writes copies that do not"
+        )
+    if odd:
+        about["warning: pixel size"] = (
+            f"of {count_noun(len(odd), 'picture')} not all is taken that is stated of the size of pixels, e.g. {odd[0]}"
+        )
+    if shut := sum("shutter" in case.facts for case in cases):
+        verb = "states" if shut == 1 else "state"
+        about["warning: display shutters"] = (
+            f"{shut} of {count_noun(len(cases), 'picture')} {verb} a display shutter: what it hides is shown black"
         )
     return Cohort(options.name or source.resolve().name, names, tuple(cases), source, about), tuple(rejects)
 

@@ -20,8 +20,6 @@ from sightline.structures.frame import FloatArray
 Window = tuple[float, float, str]
 # digital X-ray, mammography and intra-oral X-ray image storage - for processing
 FOR_PROCESSING = tuple(f"1.2.840.10008.5.1.4.1.1.1.{kind}.1" for kind in (1, 2, 3))
-# a pixel ten times as high as wide is a slip of a decimal point, no detector
-ASPECT_RANGE = (0.1, 10.0)
 
 
 def build_display_table(
@@ -85,29 +83,7 @@ def collect_remarks(header: Any, file: Path) -> tuple[str, ...]:
     elif not luts and len(windows) > 1:
         pairs = ", ".join(f"{c:g}/{w:g}" for c, w, _ in windows)
         remarks.append(f"{len(windows)} windows are stated ({pairs}); the first was taken")
-    return (*remarks, *_find_contradicting_sizes(header, file))
-
-
-def _find_contradicting_sizes(header: Any, file: Path) -> list[str]:
-    """What is said of the shape of a pixel that does not go together; the first of the kinds is taken."""
-    stated: dict[str, float] = {}
-    remarks = []
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"):
-        values = read_numbers(header, keyword, file)
-        if len(values) != 2 or not all(math.isfinite(v) and v > 0 for v in values):
-            continue
-        aspect = values[0] / values[1]
-        if not ASPECT_RANGE[0] <= aspect <= ASPECT_RANGE[1]:
-            remarks.append(f"{keyword} {values[0]:g}\\{values[1]:g} is no shape of a pixel and was not heeded")
-        elif stated and abs(aspect / next(iter(stated.values())) - 1.0) > 0.01:
-            first = next(iter(stated))
-            remarks.append(
-                f"{keyword} makes a pixel {aspect:.3g} times as high as wide, {first} {stated[first]:.3g}; "
-                f"{first} was taken"
-            )
-        else:
-            stated[keyword] = aspect
-    return remarks
+    return tuple(remarks)
 
 
 def compute_modality_values(header: Any, file: Path, stored: NDArray[np.int64]) -> FloatArray:
@@ -191,9 +167,14 @@ def _list_windows(header: Any, file: Path) -> list[Window]:
             f"{file}: VOILUTFunction is {function!r}; LINEAR, LINEAR_EXACT or SIGMOID was expected.",
             "Export the image with a standard window.",
         )
-    least = 1.0 if function == "LINEAR" else 0.0
-    pairs = [(c, w) for c, w in zip(centres, widths, strict=False) if math.isfinite(c) and math.isfinite(w)]
-    return [(c, w, function) for c, w in pairs if w > 0 and w >= least]
+    pairs = zip(centres, widths, strict=False)
+    return [(centre, width, function) for centre, width in pairs if is_window(centre, width, function)]
+
+
+def is_window(centre: float, width: float, function: str) -> bool:
+    """Whether numbers are a window: a width of 1 and more of LINEAR, above 0 of others (PS3.3, C.11.2.1.2 and 3)."""
+    whole = math.isfinite(centre) and math.isfinite(width)
+    return whole and width > 0.0 and (width >= 1.0 or function in ("LINEAR_EXACT", "SIGMOID"))
 
 
 def _find_padding(header: Any, file: Path, stored: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -16,17 +16,18 @@ from pydicom.errors import InvalidDicomError
 
 from sightline.errors import SightlineError, UnreadableFile
 from sightline.io.dicom.greyscale import (
-    ASPECT_RANGE,
     build_display_table,
     collect_remarks,
     is_for_processing,
     read_numbers,
 )
 from sightline.io.dicom.limits import require_bounds
+from sightline.io.dicom.pixel_size import collect_size_remarks, find_pixel_size, read_aspect_ratio
 from sightline.io.dicom.pixels import decode_pixels, require_syntax
+from sightline.io.dicom.shutter import SHUTTER, find_shutter
 from sightline.io.dicom_results.identity import is_own_result
 from sightline.io.picture import Picture
-from sightline.structures.frame import Frame, is_pixel_size
+from sightline.structures.frame import Frame
 
 # computed and direct radiography, film scanners, mammography, angiography and fluoroscopy, dental; OT is 'other'
 PROJECTIONS = ("CR", "DX", "RG", "MG", "XA", "RF", "IO", "PX", "OT")
@@ -45,6 +46,7 @@ _FACTS = {
     "burned_in_annotation": ("BurnedInAnnotation",),
     "lossy_compression": ("LossyImageCompression",),
     "presentation_intent": ("PresentationIntentType",),
+    "shutter": ("ShutterShape",),
     "photometric": ("PhotometricInterpretation",),
     "study_uid": ("StudyInstanceUID",),
     "series_uid": ("SeriesInstanceUID",),
@@ -61,7 +63,7 @@ _IN_GROUPS: tuple[str, ...] = (
     "RescaleIntercept",
 )
 _IN_GROUPS += ("ModalityLUTSequence", "PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio")
-_IN_GROUPS += ("PixelIntensityRelationship", "PixelIntensityRelationshipSign")
+_IN_GROUPS += ("PixelIntensityRelationship", "PixelIntensityRelationshipSign", *SHUTTER)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Header:
         shape: (rows, columns), or None where not stated.
         spacing_mm: (row, column) size of a pixel, or None where not stated.
         aspect: height of a pixel over its width.
+        size_remarks: what it states of the size of pixels and is not heeded, in words.
         names_patient: it names a patient or a day of birth, and does not say that the identity was removed.
     """
 
@@ -86,6 +89,7 @@ class Header:
     spacing_mm: tuple[float, float] | None
     names_patient: bool = False
     aspect: float = 1.0
+    size_remarks: tuple[str, ...] = ()
 
 
 # Enhanced CT and the legacy conversion of a series into it
@@ -119,10 +123,13 @@ def read_dicom(path: Path) -> Picture:
         require_foreign(dataset, path)
         index, values = decode_pixels(dataset, path)
         header = _build_header(dataset, path)
-        present = np.bincount(index.ravel(), minlength=len(values)) > 0
+        shown, hidden = find_shutter(dataset, path, index.shape, header.aspect)
+        present = np.bincount(index.ravel() if shown is None else index[shown], minlength=len(values)) > 0
         table, how = build_display_table(dataset, path, values, present)
-        remarks = collect_remarks(dataset, path)
+        remarks = (*collect_remarks(dataset, path), *header.size_remarks, *hidden)
     pixels = np.take(table, index)
+    if shown is not None:
+        pixels[~shown] = 0
     facts = {**header.facts, "grey_scale": how, **({"remark": "; ".join(remarks)} if remarks else {})}
     return Picture(pixels, Frame.of_image(pixels.shape, header.spacing_mm, header.aspect), facts)
 
@@ -242,37 +249,26 @@ def _build_header(dataset: Any, path: Path) -> Header:
     shape = (int(size[0]), int(size[1])) if len(size) == 2 else None
     named = bool(read_text(dataset, "PatientName") or read_text(dataset, "PatientBirthDate"))
     removed = read_text(dataset, "PatientIdentityRemoved").upper() == "YES"
-    ratio = _require_lengths(read_numbers(dataset, "PixelAspectRatio", path))
-    aspect = ratio[0] / ratio[1] if ratio and spacing is None else 1.0
-    if spacing is not None:
-        aspect = spacing[0] / spacing[1]
-    return Header(path, read_text(dataset, "PatientID"), facts, shape, spacing, named and not removed, aspect)
+    aspect = read_aspect_ratio(dataset, path) if spacing is None else spacing[0] / spacing[1]
+    remarks = tuple(collect_size_remarks(dataset, path))
+    patient = read_text(dataset, "PatientID")
+    return Header(path, patient, facts, shape, spacing, named and not removed, aspect, remarks)
 
 
 def _read_spacing(dataset: Any, path: Path) -> tuple[tuple[float, float] | None, str]:
     """Pixel size in the patient where the file states it, else at the detector, and which (PS3.3, 10.7)."""
-    spacing = _require_lengths(read_numbers(dataset, "PixelSpacing", path))
-    if spacing:
+    spacing, source = find_pixel_size(dataset, path)
+    if spacing is None or source == "NominalScannedPixelSpacing":
+        # of a film: how finely it was scanned
+        return spacing, source
+    if source == "PixelSpacing":
         calibration = read_text(dataset, "PixelSpacingCalibrationType")
         return spacing, f"PixelSpacing ({calibration})" if calibration else "PixelSpacing"
-    spacing = _require_lengths(read_numbers(dataset, "ImagerPixelSpacing", path))
-    if spacing is None:
-        # of a film: how finely it was scanned
-        spacing = _require_lengths(read_numbers(dataset, "NominalScannedPixelSpacing", path))
-        return spacing, "NominalScannedPixelSpacing" if spacing else ""
     factor = read_numbers(dataset, "EstimatedRadiographicMagnificationFactor", path)
     if factor and math.isfinite(factor[0]) and factor[0] > 0:
         rows, columns = spacing
-        source = "ImagerPixelSpacing / EstimatedRadiographicMagnificationFactor"
-        return (rows / factor[0], columns / factor[0]), source
-    return spacing, "ImagerPixelSpacing"
-
-
-def _require_lengths(values: tuple[float, ...]) -> tuple[float, float] | None:
-    """A pair of lengths, or None: zero stands in files for 'unknown', and no pixel is huge or a thin strip."""
-    if len(values) != 2 or not all(map(is_pixel_size, values)):
-        return None
-    return values if ASPECT_RANGE[0] <= values[0] / values[1] <= ASPECT_RANGE[1] else None
+        return (rows / factor[0], columns / factor[0]), f"{source} / EstimatedRadiographicMagnificationFactor"
+    return spacing, source
 
 
 def read_text(dataset: Any, keyword: str) -> str:

@@ -22,6 +22,8 @@ from pydicom.uid import UID
 from pydicom.valuerep import PersonName, validate_value
 
 from sightline.errors import UnreadableFile
+from sightline.io.dicom.greyscale import is_window
+from sightline.io.dicom.shutter import SHUTTER
 
 UTF8 = "ISO_IR 192"
 NEEDED = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID")
@@ -74,6 +76,7 @@ _IMAGE = (
     "RescaleType",
     "PresentationLUTShape",
     "LossyImageCompression",
+    *SHUTTER,
 )
 # classes of one frame an object; of any other, highdicom asks for functional groups or refuses it as unknown
 _OF_ONE_FRAME = ("1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1", "2", "7")
@@ -296,12 +299,14 @@ def _follows_vr(vr: str, text: str) -> bool:
 
 
 def _settle_window(header: Dataset) -> None:
-    """A window needs centre and width, and no width below 1: others are left out; a table goes before it."""
+    """What the reader takes for no window is left out; a table goes before it."""
     pairs: list[tuple[Any, Any]] = []
     if "VOILUTSequence" not in header:
         given = [header.get(keyword) for keyword in ("WindowCenter", "WindowWidth")]
         many = [list(v) if hasattr(v, "__iter__") and not isinstance(v, str) else [v] for v in given if v is not None]
-        pairs = [pair for pair in zip(*many, strict=False) if len(pair) == 2 and float(pair[1]) >= 1]
+        function = str(header.get("VOILUTFunction") or "LINEAR")
+        both = (pair for pair in zip(*many, strict=False) if len(pair) == 2)
+        pairs = [pair for pair in both if is_window(float(pair[0]), float(pair[1]), function)]
     for keyword in ("WindowCenter", "WindowWidth", *(() if pairs else ("VOILUTFunction",))):
         if keyword in header:
             del header[keyword]

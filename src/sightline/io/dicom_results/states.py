@@ -11,6 +11,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from sightline.io.dicom.greyscale import read_lut
+from sightline.io.dicom.pixel_size import find_pixel_size
+from sightline.io.dicom.shutter import SHUTTER, find_shutter
 from sightline.io.dicom_results.header import SourceImage
 from sightline.io.dicom_results.identity import NOT_FOR_DIAGNOSIS, RESEARCH, finish, make_uid, shorten
 from sightline.io.dicom_results.regions import (
@@ -108,6 +110,7 @@ def write_state(
         **describe_equipment(maker),
     )
     _add_tables(dataset, source, tables)
+    _add_shutter(dataset, source)
     area = dataset.DisplayedAreaSelectionSequence[0]
     # an area has to have a width and a height, also that of an image of one row
     area.DisplayedAreaBottomRightHandCorner = [max(columns, 2), max(rows, 2)]
@@ -132,6 +135,18 @@ def _add_tables(dataset: Dataset, source: SourceImage, tables: dict[str, Sequenc
         item = Dataset()
         item.VOILUTSequence = [_copy_table(source, tables["VOILUTSequence"][0], signed=negative, full=True)]
         dataset.SoftcopyVOILUTSequence = [item]
+
+
+def _add_shutter(dataset: Dataset, source: SourceImage) -> None:
+    """The image's own shutter, where the reader heeds it: a state that says none would open it (PS3.4, N.2)."""
+    where = Path(f"image {source.uid}")
+    height, width = find_pixel_size(source.header, where)[0] or (1.0, 1.0)
+    if find_shutter(source.header, where, source.shape, height / width)[0] is None:
+        return
+    for keyword in SHUTTER:
+        if keyword in source.header:
+            setattr(dataset, keyword, source.header.get(keyword))
+    dataset.ShutterPresentationValue = 0
 
 
 def _copy_table(source: SourceImage, table: Dataset, *, signed: bool, full: bool) -> Dataset:
