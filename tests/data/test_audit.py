@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from support.paths import DATA as DATA_ROOT
 
+from sightline.cli.main import main
 from sightline.data.audit.audit import audit
 from sightline.data.audit.image_checks import look_at
 from sightline.data.audit.region_checks import (
@@ -66,7 +67,23 @@ def test_leakage(tmp_path):
     test = next(i for i, c in enumerate(cohort) if c.split == "test")
     finding = found(change(cohort, test, patient_id=cohort[train].patient_id))["leakage"]
     assert finding.severity == "error" and set(finding.cases) == {cohort[train].case_id, cohort[test].case_id}
-    assert f"{cohort[train].patient_id} (train and test)" in finding.message
+    assert f"{cohort[train].patient_id} (train and test)" in finding.message and "cohort split" in finding.remedy
+    # training and evaluation refuse this as well
+    shared = found(change(cohort, test, study_id=cohort[train].study_id))["leakage"]
+    assert shared.message == f"1 study in more than one split: {cohort[train].study_id} (train and test)."
+    assert set(shared.cases) == {cohort[train].case_id, cohort[test].case_id}
+
+
+def test_an_import_says_that_splits_of_its_own_leak(tmp_path, capsys):
+    for i in range(6):
+        Image.fromarray(texture(i)).save(tmp_path / f"{i}.png")
+    rows = [f"{i}.png,{'ab'[i % 2]},P{i // 2},{('train', 'test')[i % 2]}" for i in range(6)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label,patient_id,split", *rows]))
+    with pytest.raises(SystemExit) as ended:
+        main(["cohort", "import", "pictures", str(tmp_path), str(tmp_path / "cohort")])
+    err = capsys.readouterr().err
+    assert ended.value.code == 0 and "3 patients in more than one split: P0 (train and test)" in err
+    assert "sightline cohort split" in err
 
 
 def test_duplicates_within_a_split_across_splits_and_with_opposite_labels(tmp_path):

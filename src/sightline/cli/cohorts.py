@@ -188,7 +188,7 @@ def build_layout_command(word: str) -> type[CohortImport]:
 
 def run_import(word: str, source: Path, destination: Path, options: object) -> int:
     """Read, write, and say what came in and what did not; 1 when nothing came in."""
-    from sightline.data.audit.audit import describe_placeholders
+    from sightline.data.audit.audit import SPLIT_AGAIN, describe_leakage, describe_placeholders
     from sightline.data.datasets.layouts import import_layout
     from sightline.io.files import BEGUN, hold_folder
     from sightline.io.progress import show_progress
@@ -208,7 +208,7 @@ def run_import(word: str, source: Path, destination: Path, options: object) -> i
     for alike in group_alike_names(cohort.classes):
         words = ", ".join(repr(name) for name in alike)
         print(f"warning: {words} are different classes; write the label one way if they mean the same", file=sys.stderr)
-    for words in describe_placeholders(cohort):
+    for words in (*describe_placeholders(cohort), *(f"{leak} {SPLIT_AGAIN}" for leak, _ in describe_leakage(cohort))):
         print(f"warning: {words}", file=sys.stderr)
     print(_describe_cohort(cohort, destination))
     return 0 if len(cohort) else 1

@@ -162,7 +162,7 @@ def refuse_leakage(cohort: Cohort) -> None:
         named = ", ".join(f"{patient!r} ({' and '.join(parts)})" for patient, parts in list(leaking.items())[:5])
         raise CohortError(
             f"{count_noun(len(leaking), 'patient')} of cohort {cohort.name!r} in more than one split: {named}.",
-            "Split again by patient: results on these splits would be too good.",
+            "Split again by patient (sightline cohort split SRC DEST): results on these splits would be too good.",
         )
     # a study id shared by two patients would pass the check above
     by_study = replace(cohort, cases=tuple(replace(case, patient_id=case.study_id) for case in cohort))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -95,13 +95,28 @@ def describe_placeholders(cohort: Cohort) -> list[str]:
     return words
 
 
+def describe_leakage(cohort: Cohort) -> list[tuple[str, tuple[str, ...]]]:
+    """Patients, else studies, that lie in more than one split, in words, and their cases; nothing where none does."""
+    by_study = replace(cohort, cases=tuple(replace(case, patient_id=case.study_id) for case in cohort))
+    patients, studies = find_leaking_patients(cohort), find_leaking_patients(by_study)
+    words = []
+    for found, noun in ((patients, "patient"), ({} if patients else studies, "study")):
+        if found:
+            named = [f"{one} ({' and '.join(parts)})" for one, parts in found.items()]
+            many = count_noun(len(found), noun, "studies" if noun == "study" else "")
+            ids = tuple(case.case_id for case in cohort if {case.patient_id, case.study_id} & found.keys())
+            words.append((f"{many} in more than one split: {_list_some(named)}.", ids))
+    return words
+
+
+# training and evaluation refuse what is not split again
+SPLIT_AGAIN = "Split again by patient: `sightline cohort split SRC DEST`, or an import without splits of its own."
+
+
 def _check_splits(cohort: Cohort) -> list[Finding]:
     findings = []
-    if leaking := find_leaking_patients(cohort):
-        named = [f"{patient} ({' and '.join(parts)})" for patient, parts in leaking.items()]
-        ids = tuple(case.case_id for case in cohort if case.patient_id in leaking)
-        message = f"{count_noun(len(leaking), 'patient')} in more than one split: {_list_some(named)}."
-        findings.append(Finding("leakage", "error", ids, message, "Split again, grouped by patient."))
+    for message, ids in describe_leakage(cohort):
+        findings.append(Finding("leakage", "error", ids, message, SPLIT_AGAIN))
     if mixed := find_mixed_studies(cohort):
         named = [f"{study} ({' and '.join(labels)})" for study, labels in mixed.items()]
         ids = tuple(case.case_id for case in cohort if case.study_id in mixed)
