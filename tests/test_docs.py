@@ -187,6 +187,20 @@ def test_every_command_and_option_exists(document):
             assert option == "--help" or re.search(rf"{option}\b", help_of(*head)), command
 
 
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        (("train",), "RECIPE"),
+        (("predict",), "RUN INPUT [INPUT ...]"),
+        (("cohort", "split"), "SOURCE DESTINATION"),
+        (("cohort", "import", "folder"), "SOURCE DESTINATION"),
+    ],
+)
+def test_usage_names_what_stands_where(words, usage):
+    first = help_of(*words).splitlines()[0]
+    assert first.startswith("usage: sightline " + " ".join(words)) and first.endswith(f" {usage}")
+
+
 def test_the_page_of_commands_names_every_command():
     text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     for command in re.search(r"\{([\w,]+)\}", help_of()).group(1).split(","):

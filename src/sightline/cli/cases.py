@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from sightline.cli.options import hold_folder, require_other_folder
 from sightline.errors import CohortError, count_noun
@@ -16,9 +16,9 @@ from sightline.errors import CohortError, count_noun
 class CohortSplit:
     """Split a cohort again by whole patients: by shares, or with given numbers of test images per class."""
 
-    source: Positional[Path]
+    source: Annotated[Positional[Path], arg(metavar="SOURCE")]
     """Cohort folder in our layout."""
-    destination: Positional[Path]
+    destination: Annotated[Positional[Path], arg(metavar="DESTINATION")]
     """Folder to write."""
     test_counts: tuple[str, ...] = ()
     """Test images of each class, e.g. normal=60 A=55 B=60; default: by shares."""
@@ -78,9 +78,9 @@ def _parse_counts(words: tuple[str, ...]) -> dict[str, int]:
 class CohortGaze:
     """Draw the readers' gaze, in parts of their time and in total: one picture per case."""
 
-    cohort: Positional[Path]
+    cohort: Annotated[Positional[Path], arg(metavar="COHORT")]
     """Cohort folder in our layout."""
-    out: Positional[Path]
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
     """Folder to write."""
     cases: tuple[str, ...] = ()
     """Ids of the cases to draw; default: the first ones with gaze."""

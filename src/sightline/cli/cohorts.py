@@ -22,9 +22,9 @@ QUIET_BELOW = 200
 class Phantom:
     """Draw a phantom cohort: radiographs with fractures and regions, chests with a reader's gaze, or CTs of spines."""
 
-    kind: Positional[Literal["radiographs", "chest", "spine"]]
+    kind: Annotated[Positional[Literal["radiographs", "chest", "spine"]], arg(metavar="KIND")]
     """What to draw: radiographs in our layout, or chest (EGD-CXR's layout) or spine (VerSe's), to be imported."""
-    destination: Positional[Path]
+    destination: Annotated[Positional[Path], arg(metavar="DESTINATION")]
     """Folder to write."""
     studies: Annotated[int, arg(aliases=["--images", "--subjects"])] = 120
     """Number of studies (chest: of images; spine: of subjects)."""
@@ -144,11 +144,11 @@ _RADIOGRAPHS = ("shortcut", "anatomy", "field", "ao_shares", "save_as", "workers
 class CohortImport:
     """Bring a data set into our own layout, with grouped and stratified splits."""
 
-    layout: Positional[str]
+    layout: Annotated[Positional[str], arg(metavar="LAYOUT")]
     """Layout of the source; `sightline cohort import LAYOUT --help` shows its options."""
-    source: Positional[Path]
+    source: Annotated[Positional[Path], arg(metavar="SOURCE")]
     """Source folder."""
-    destination: Positional[Path]
+    destination: Annotated[Positional[Path], arg(metavar="DESTINATION")]
     """Folder to write."""
 
     def run(self) -> int:
@@ -177,8 +177,8 @@ def build_layout_command(word: str) -> type[CohortImport]:
 
     options: Any = OmitArgPrefixes
     fields_of: list[Any] = [
-        ("source", Positional[Path]),
-        ("destination", Positional[Path]),
+        ("source", Annotated[Positional[Path], arg(metavar="SOURCE", help="Folder of the data set.")]),
+        ("destination", Annotated[Positional[Path], arg(metavar="DESTINATION", help="Cohort folder to write.")]),
         ("options", options[layout.options], field(default_factory=layout.options)),
     ]
     made = make_dataclass("Import", fields_of, frozen=True, namespace={"run": run})
@@ -218,9 +218,9 @@ def run_import(word: str, source: Path, destination: Path, options: object) -> i
 class CohortHalve:
     """Cut pictures of two femurs into pictures of one, together with their marks; both halves stay with the patient."""
 
-    source: Positional[Path]
+    source: Annotated[Positional[Path], arg(metavar="SOURCE")]
     """Cohort folder in our layout."""
-    destination: Positional[Path]
+    destination: Annotated[Positional[Path], arg(metavar="DESTINATION")]
     """Folder to write."""
 
     @hold_folder(lambda command: command.destination, hold_empty_folder)
@@ -237,9 +237,9 @@ class CohortHalve:
 class CohortSubset:
     """Keep fewer training images (whole patients, nested), or cases by a fact; or move some marks to wrong places."""
 
-    source: Positional[Path]
+    source: Annotated[Positional[Path], arg(metavar="SOURCE")]
     """Cohort folder in our layout."""
-    destination: Positional[Path]
+    destination: Annotated[Positional[Path], arg(metavar="DESTINATION")]
     """Folder to write."""
     images: int | None = None
     """Approximate number of training images to keep; default: all."""
@@ -289,7 +289,7 @@ class CohortSubset:
 class CohortSuggest:
     """List the cases that an expert should mark next; every fifth is random, so that the benefit can be measured."""
 
-    run_folder: Annotated[Positional[Path], arg(name="run")]
+    run_folder: Annotated[Positional[Path], arg(name="run", metavar="RUN")]
     """Run folder."""
     cohort: Path
     """Cohort folder with the run's classes."""
@@ -355,7 +355,7 @@ def _parse_facts(pairs: tuple[str, ...]) -> dict[str, str]:
 class CohortCheck:
     """Audit a cohort: leakage, duplicates, bad regions, files that do not decode, shortcuts; exit code 1 on errors."""
 
-    cohort: Positional[Path]
+    cohort: Annotated[Positional[Path], arg(metavar="COHORT")]
     """Cohort folder in our layout."""
     workers: int | None = None
     """Processes that read pictures; default: one per core. The findings do not depend on it."""

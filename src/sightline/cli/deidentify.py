@@ -20,9 +20,9 @@ class Deidentify:
     What must not be passed on (the key, original file names, text found in pixels) goes into a private folder.
     """
 
-    source: Positional[Path]
+    source: Annotated[Positional[Path], arg(metavar="SOURCE")]
     """Folder (or file) of the originals; it is only read."""
-    destination: Positional[Path]
+    destination: Annotated[Positional[Path], arg(metavar="DESTINATION")]
     """Folder to write the copies and report.csv into."""
     keep: tuple[Literal["dates", "moved-dates", "device", "patient", "uids", "institution"], ...] = ()
     """What to keep: dates, dates shifted by a fixed number of days per patient, device, patient's sex and age, ..."""

@@ -17,7 +17,7 @@ from sightline.errors import count_noun, count_words
 class Calibrate:
     """Calibrate probabilities and fix thresholds on validation; later commands apply them (RUN/calibration.json)."""
 
-    folder: Annotated[Positional[Path], arg(name="run")]
+    folder: Annotated[Positional[Path], arg(name="run", metavar="RUN")]
     """Run folder."""
     cohort: Path
     """Cohort folder that the run was trained on; its validation cases are used."""
@@ -71,7 +71,7 @@ class Calibrate:
 class Compare:
     """Compare two methods on the same cases: paired differences by all tests, a margin, a forest plot."""
 
-    runs: Positional[tuple[Path, ...]]
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]")]
     """Run folders of method a (its trainings)."""
     other: Annotated[tuple[Path, ...], arg(name="with")]
     """Run folders of method b."""
@@ -129,7 +129,7 @@ class Compare:
 class Stress:
     """Test on changed pictures (text, windows, crops, noise): how much AUC is lost, also beside a second method."""
 
-    runs: Positional[tuple[Path, ...]]
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]")]
     """Run folders of a method (its trainings)."""
     cohort: Path
     """Cohort folder with the runs' classes."""
@@ -175,7 +175,7 @@ class Stress:
 class Power:
     """Estimate how many patients and trainings a difference of two AUCs needs, by simulation from pilot predictions."""
 
-    pilot: Positional[tuple[Path, ...]]
+    pilot: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]")]
     """Saved predictions (csv) of method a, one file per training."""
     other: Annotated[tuple[Path, ...], arg(name="with")]
     """Saved predictions of method b on the same cases."""
@@ -233,7 +233,7 @@ class Power:
 class Readers:
     """Analyse a reader study (iMRMC csv, or a workstation's marks): how far the modalities differ."""
 
-    study: Positional[Path]
+    study: Annotated[Positional[Path], arg(metavar="STUDY")]
     """File in iMRMC's format (reader, case, modality, score; reader -1 is the truth), or a folder of marks."""
     task: str | None = None
     """Folder of marks: name of the reader study's task, if there are several."""
@@ -318,7 +318,7 @@ class Readers:
 class FillChecklists:
     """Fill reporting checklists from a run and its evaluations; items left to the author are counted."""
 
-    folder: Annotated[Positional[Path], arg(name="run")]
+    folder: Annotated[Positional[Path], arg(name="run", metavar="RUN")]
     """Run folder; its calibration, evaluations and shortcuts are used if present."""
     checklist: tuple[Literal["CLAIM", "TRIPOD+AI", "STARD-AI"], ...] = ("CLAIM", "TRIPOD+AI", "STARD-AI")
     """Which guidelines."""
@@ -343,7 +343,7 @@ class FillChecklists:
 class Shortcuts:
     """Change pictures and predict again: erase outside or inside marks, swap backgrounds, erase and paste objects."""
 
-    folder: Annotated[Positional[Path], arg(name="run")]
+    folder: Annotated[Positional[Path], arg(name="run", metavar="RUN")]
     """Run folder of a two-class classifier."""
     cohort: Path
     """Cohort folder with marks."""

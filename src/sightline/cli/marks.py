@@ -16,7 +16,7 @@ from sightline.errors import count_noun
 class PlanReads:
     """Assign the studies of a task to readers; the task is created if it does not exist."""
 
-    keep: Positional[Path]
+    keep: Annotated[Positional[Path], arg(metavar="KEEP")]
     """Folder of marks."""
     task: str
     """Name of the task."""
@@ -71,7 +71,7 @@ class PlanReads:
 class ListReads:
     """Show each reader's progress in each task, and the seconds per study."""
 
-    keep: Positional[Path]
+    keep: Annotated[Positional[Path], arg(metavar="KEEP")]
     """Folder of marks."""
     database: str | None = None
     """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
@@ -100,9 +100,9 @@ class ReadsCommand:
 class ExportMarks:
     """Write marks as a cohort for training (with times, strokes, agreement), as COCO, or as DICOM."""
 
-    keep: Positional[Path]
+    keep: Annotated[Positional[Path], arg(metavar="KEEP")]
     """Folder of marks."""
-    destination: Positional[Path]
+    destination: Annotated[Positional[Path], arg(metavar="DESTINATION")]
     """New folder."""
     save_as: Annotated[Literal["folder", "coco", "dicom"], arg(name="as")] = "folder"
     """Output format; dicom writes a SEG and an SR for each reader of each image that is a DICOM file."""
@@ -126,7 +126,7 @@ class ExportMarks:
 class RetrainOnMarks:
     """Export the marks, train a run's recipe again guided by them, and print before and after on the test cases."""
 
-    keep: Positional[Path]
+    keep: Annotated[Positional[Path], arg(metavar="KEEP")]
     """Folder of marks."""
     cohort: Path
     """Cohort folder that was marked; both runs are measured on its test cases."""
@@ -182,9 +182,9 @@ class RetrainOnMarks:
 class ImportMarks:
     """Import marks from elsewhere as a finished read: a cohort folder, or COCO from CVAT or Label Studio."""
 
-    keep: Positional[Path]
+    keep: Annotated[Positional[Path], arg(metavar="KEEP")]
     """Folder of marks."""
-    source: Positional[Path]
+    source: Annotated[Positional[Path], arg(metavar="SOURCE")]
     """Folder or COCO document."""
     reader: str
     """The reader who gets the marks."""
@@ -214,7 +214,7 @@ class ImportMarks:
 class AgreeMarks:
     """Measure how far readers agree: report.html and agreement.csv."""
 
-    keep: Positional[Path]
+    keep: Annotated[Positional[Path], arg(metavar="KEEP")]
     """Folder of marks."""
     out: Path
     """Folder to write."""
@@ -238,7 +238,7 @@ class AgreeMarks:
 class VerifyMarks:
     """Check the store's chains of digests; exit code 1 if a row was changed or removed."""
 
-    keep: Positional[Path]
+    keep: Annotated[Positional[Path], arg(metavar="KEEP")]
     """Folder of marks."""
     database: str | None = None
     """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Union
 
-from tyro.conf import Positional, subcommand
+from tyro.conf import Positional, arg, subcommand
 
 from sightline.cli.options import hold_empty_folder, hold_folder
 from sightline.errors import count_noun
@@ -18,7 +18,7 @@ from sightline.errors import count_noun
 class MakeGate:
     """Write gate.json into the run: which images it accepts, by header and by likeness to its training pictures."""
 
-    run_folder: Positional[Path]
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run folder."""
     cohort: Path
     """Cohort folder that the run was trained on."""
@@ -70,7 +70,7 @@ class MakeGate:
 class Serve:
     """Serve runs to a hospital's network: C-STORE and STOW in, gate, predict, results to the PACS (docs/node.md)."""
 
-    config: Positional[Path]
+    config: Annotated[Positional[Path], arg(metavar="CONFIG")]
     """NODE.yaml."""
 
     def run(self) -> int:
@@ -85,9 +85,9 @@ class Serve:
 class Check:
     """Check the configuration and say what the node would do with given files; nothing is stored, predicted or sent."""
 
-    config: Positional[Path]
+    config: Annotated[Positional[Path], arg(metavar="CONFIG")]
     """NODE.yaml."""
-    inputs: Positional[tuple[Path, ...]] = ()
+    inputs: Annotated[Positional[tuple[Path, ...]], arg(metavar="[INPUT [INPUT ...]]")] = ()
     """DICOM files or folders of them."""
 
     def run(self) -> int:
@@ -109,9 +109,9 @@ class Check:
 class Show:
     """Show the queue, or the history of one study, object (UID) or job (number); exit code 1 if a person must look."""
 
-    config: Positional[Path]
+    config: Annotated[Positional[Path], arg(metavar="CONFIG")]
     """NODE.yaml."""
-    what: Positional[str] = ""
+    what: Annotated[Positional[str], arg(metavar="[WHAT]")] = ""
     """Study or SOP instance UID, or a job's number."""
     journal: bool = False
     """Check the journal's chain of hashes, too."""
@@ -133,9 +133,9 @@ class Show:
 class Retry:
     """Retry dead jobs, dead letters and held studies."""
 
-    config: Positional[Path]
+    config: Annotated[Positional[Path], arg(metavar="CONFIG")]
     """NODE.yaml."""
-    what: Positional[str]
+    what: Annotated[Positional[str], arg(metavar="WHAT")]
     """`all`, a study or SOP instance UID, a job's number, or a destination."""
 
     def run(self) -> int:
@@ -149,9 +149,9 @@ class Retry:
 class Drop:
     """Give up dead jobs, dead letters and held studies, so that they are cleaned."""
 
-    config: Positional[Path]
+    config: Annotated[Positional[Path], arg(metavar="CONFIG")]
     """NODE.yaml."""
-    what: Positional[str]
+    what: Annotated[Positional[str], arg(metavar="WHAT")]
     """`all`, a study or SOP instance UID, a job's number, or a destination."""
 
     def run(self) -> int:
@@ -165,7 +165,7 @@ class Drop:
 class Report:
     """Write a report on a period: what came, what was refused and why, what was sent, and drift."""
 
-    config: Positional[Path]
+    config: Annotated[Positional[Path], arg(metavar="CONFIG")]
     """NODE.yaml."""
     out: Path
     """HTML file to write (self-contained)."""

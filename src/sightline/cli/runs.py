@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Train:
     """Train a recipe on a cohort into a run folder; run the same command again to resume."""
 
-    recipe: Positional[str]
+    recipe: Annotated[Positional[str], arg(metavar="RECIPE")]
     """Name of a recipe (see `sightline recipes`), or a recipe.json."""
     cohort: Path
     """Cohort folder in our layout."""
@@ -76,9 +76,9 @@ class Train:
 class Assemble:
     """Combine a trained localiser with a classifier trained on experts' crops; the result is a run like any other."""
 
-    localiser: Positional[Path]
+    localiser: Annotated[Positional[Path], arg(metavar="LOCALISER")]
     """Run folder of a box regression."""
-    classifier: Positional[Path]
+    classifier: Annotated[Positional[Path], arg(metavar="CLASSIFIER")]
     """Run folder of a classifier trained on crops (recipe ubm)."""
     cohort: Path
     """Cohort folder that both were trained on."""
@@ -108,7 +108,7 @@ class Assemble:
 class MakeEnsemble:
     """Combine finished runs (for example the seeds of one row) into an ensemble; the result is a run like any other."""
 
-    runs: Positional[tuple[Path, ...]]
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]")]
     """Run folders; one is enough for test-time flips or smoother maps."""
     cohort: Path
     """Cohort folder that they were trained on."""
@@ -149,7 +149,7 @@ class MakeEnsemble:
 class Evaluate:
     """Evaluate a run on a cohort: metrics.json, metrics.md, predictions, maps and panels."""
 
-    folder: Annotated[Positional[Path], arg(name="run")]
+    folder: Annotated[Positional[Path], arg(name="run", metavar="RUN")]
     """Run folder."""
     cohort: Path
     """Cohort folder with the run's classes; may come from another hospital."""

@@ -26,9 +26,9 @@ class Predict:
     Radiographs give scored boxes and one overlay a picture; CTs the spine on one page and a case panel a vertebra.
     """
 
-    folder: Annotated[Positional[Path], arg(name="run")]
+    folder: Annotated[Positional[Path], arg(name="run", metavar="RUN")]
     """Run folder."""
-    inputs: Positional[tuple[Path, ...]]
+    inputs: Annotated[Positional[tuple[Path, ...]], arg(metavar="INPUT [INPUT ...]")]
     """Files or folders; a CT is a NIfTI file, or the folder of one DICOM series."""
     out: Path
     """Folder to write."""
@@ -161,7 +161,7 @@ class Predict:
 class Export:
     """Export a run as an ONNX graph that predicts without torch, after comparing it with the network."""
 
-    folder: Annotated[Positional[Path], arg(name="run")]
+    folder: Annotated[Positional[Path], arg(name="run", metavar="RUN")]
     """Run folder."""
     out: Path | None = None
     """Folder to write; default: RUN/onnx, where predict and serve find it."""
@@ -200,9 +200,9 @@ class Export:
 class Explain:
     """Show several explanations side by side, each first checked for dependence on image, weights and class."""
 
-    folder: Annotated[Positional[Path], arg(name="run")]
+    folder: Annotated[Positional[Path], arg(name="run", metavar="RUN")]
     """Run folder."""
-    inputs: Positional[tuple[Path, ...]]
+    inputs: Annotated[Positional[tuple[Path, ...]], arg(metavar="INPUT [INPUT ...]")]
     """Files or folders; or one cohort folder in our layout, to show its gaze and marks too."""
     out: Path
     """Folder to write."""
@@ -246,7 +246,7 @@ class Dissect:
     Experts name units in concepts.yaml; the same command again puts the names into the page.
     """
 
-    folder: Annotated[Positional[Path], arg(name="run")]
+    folder: Annotated[Positional[Path], arg(name="run", metavar="RUN")]
     """Run folder."""
     cohort: Path
     """Cohort folder with the run's classes; may come from another hospital."""

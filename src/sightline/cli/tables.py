@@ -6,9 +6,9 @@ import sys
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from sightline import __version__
 from sightline.cli.options import (
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class MakeTable:
     """Train and evaluate every row of a table, and write table.csv, table.md and report.html."""
 
-    name: Positional[str]
+    name: Annotated[Positional[str], arg(metavar="TABLE")]
     """Table, e.g. liao2022/table3 (`sightline recipes` lists them), or a YAML file that describes one."""
     cohort: Path
     """Cohort folder in our layout."""
@@ -109,7 +109,7 @@ class MakeTable:
 class WriteCapsule:
     """Pack a finished table into one file from which anyone can recompute every number; it holds no pictures."""
 
-    table: Positional[Path]
+    table: Annotated[Positional[Path], arg(metavar="TABLE")]
     """Folder that `sightline table` wrote."""
     out: Path
     """File to write, e.g. table.capsule."""
@@ -133,7 +133,7 @@ class Verify:
     Exit code 1 on a mismatch, 2 where there is no such file.
     """
 
-    capsule: Positional[Path]
+    capsule: Annotated[Positional[Path], arg(metavar="CAPSULE")]
     """File that `sightline capsule` wrote."""
     digest: str | None = None
     """The digest that was published beside the numbers (twelve digits or more)."""
@@ -163,7 +163,7 @@ class Verify:
 class SearchFields:
     """Search a recipe's fields with Optuna, on validation only; run the same command again to go on."""
 
-    recipe: Positional[str]
+    recipe: Annotated[Positional[str], arg(metavar="RECIPE")]
     """Name of a recipe (see `sightline recipes`), or a recipe.json."""
     cohort: Path
     """Cohort folder in our layout; its test cases are not looked at."""
@@ -210,7 +210,7 @@ class SearchFields:
 class CompareAnswers:
     """Read a run's class maps in other ways (maximum, top cells, noisy or): AUC on validation and test, no training."""
 
-    runs: Positional[tuple[Path, ...]]
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]")]
     """Run folders written by `sightline table`."""
     on: Literal["test", "external"] = "test"
     """Cases to report, after the reading is chosen on validation."""

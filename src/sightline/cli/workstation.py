@@ -19,7 +19,7 @@ DEMO = Path("workstation-demo")
 class ServeWorkstation:
     """Open the workstation, where experts mark studies in a browser, in measured time."""
 
-    cohort: Positional[Path | None] = None
+    cohort: Annotated[Positional[Path | None], arg(metavar="[COHORT]")] = None
     """Folder of a cohort or of radiographs; default: a demo cohort drawn into ./workstation-demo."""
     runs: Annotated[UseAppendAction[tuple[Path, ...]], arg(name="run")] = ()
     """A trained run whose maps are compared and proposed; repeat it for up to four."""
@@ -82,9 +82,9 @@ def _draw_demo_cohort(*, quiet: bool) -> Path:
 class AddReader:
     """Create an account."""
 
-    keep: Positional[Path]
+    keep: Annotated[Positional[Path], arg(metavar="KEEP")]
     """Folder of marks."""
-    name: Positional[str]
+    name: Annotated[Positional[str], arg(metavar="NAME")]
     """Name to sign in with."""
     role: Literal["reader", "adjudicator", "lead", "viewer"] = "reader"
     """What the reader may do."""
@@ -124,7 +124,7 @@ def _read_password(file: Path | None) -> str:
 class ListReaders:
     """List accounts."""
 
-    keep: Positional[Path]
+    keep: Annotated[Positional[Path], arg(metavar="KEEP")]
     """Folder of marks."""
     database: str | None = None
     """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
@@ -145,9 +145,9 @@ class ListReaders:
 class DisableReader:
     """Close an account; its marks are kept."""
 
-    keep: Positional[Path]
+    keep: Annotated[Positional[Path], arg(metavar="KEEP")]
     """Folder of marks."""
-    name: Positional[str]
+    name: Annotated[Positional[str], arg(metavar="NAME")]
     """Name of the account."""
     database: str | None = None
     """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
@@ -163,9 +163,9 @@ class DisableReader:
 class ChangePassword:
     """Set a new password and end all sessions."""
 
-    keep: Positional[Path]
+    keep: Annotated[Positional[Path], arg(metavar="KEEP")]
     """Folder of marks."""
-    name: Positional[str]
+    name: Annotated[Positional[str], arg(metavar="NAME")]
     """Name of the account."""
     password_file: Path | None = None
     """File whose first line is the password; default: asks for it."""
