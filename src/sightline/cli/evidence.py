@@ -95,7 +95,7 @@ class Compare:
     def run(self) -> int:
         """Compare and print the differences."""
         from sightline.data.datasets.folder.reader import read_cohort
-        from sightline.evaluation.evidence.comparison import compare_runs, write_comparison
+        from sightline.evaluation.evidence.comparison import ENDS_AT_ZERO, compare_runs, write_comparison
         from sightline.papers.catalogue import CATALOGUE
         from sightline.training.run import open_run
 
@@ -119,7 +119,7 @@ class Compare:
         for margin in found.margins:
             print(margin.text())
         for note in found.notes:
-            if "WARNING" in note:
+            if "WARNING" in note or note == ENDS_AT_ZERO:
                 print(note)
         print(f"written to {self.out / 'comparison.md'}")
         return 0

@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from support.cohorts import make_cohort, tiny_recipe
+from support.simulated import predictions_of
 
 from sightline.cli.main import main
 from sightline.errors import CohortError, RunError
 from sightline.evaluation.evaluate import evaluate
 from sightline.evaluation.evidence.calibrate import CalibrationChoice, calibrate, require_two_classes
-from sightline.evaluation.evidence.comparison import compare_methods, compare_runs, write_comparison
+from sightline.evaluation.evidence.comparison import ENDS_AT_ZERO, compare_methods, compare_runs, write_comparison
 from sightline.evaluation.evidence.numbers import compute_evidence
 from sightline.metrics.calibration.recalibration import recalibrate
 from sightline.papers.catalogue import CATALOGUE
@@ -130,6 +131,19 @@ def test_two_runs_are_compared_by_every_test(world, tmp_path):
     calls = compare_methods(tables, tables[::-1], thresholds=((0.0, 1.1), (1.1, 0.0)), replicates=50).others
     shares = [(c.value_a, c.value_b) for c in calls if c.name.startswith("share of fracture called right")]
     assert shares == [(1.0, 0.0), (0.0, 1.0)]
+
+
+def test_an_interval_of_few_who_differ_is_explained():
+    """It ended at exactly 0 beside a p of 0.25, and looked like a difference that just may be one."""
+    patient = [f"p{i}" for i in range(12)]
+    right = [0.9] * 6 + [0.1] * 6
+    wrong = [0.1] * 3 + right[3:]
+    a, b = ([predictions_of([1] * 6 + [0] * 6, each, patient)] for each in (right, wrong))
+    found = compare_methods(a, b, replicates=200)
+    (accuracy,) = [one for one in found.leading if one.name == "accuracy"]
+    assert accuracy.low == pytest.approx(0.0, abs=1e-12) and accuracy.p_value > 0.15
+    assert ENDS_AT_ZERO in found.notes and ENDS_AT_ZERO in found.markdown()
+    assert ENDS_AT_ZERO not in compare_methods(a, a, replicates=200).notes
 
 
 def test_the_commands_run(world, tmp_path, capsys):

@@ -44,6 +44,15 @@ def test_sensitivity_and_thresholds():
         mcnemar(predictions_of([0] * 5, [0.1] * 5), predictions_of([0] * 5, [0.2] * 5), among="fracture")
 
 
+def test_p_over_patients_says_that_it_weighs_them_alike():
+    # one study of a patient with one, and one of a patient with three: as many cases, not as much of a patient
+    patient, labels = ["a", "b", "b", "b", *"cdef"], [1] * 8
+    one, two = (predictions_of(labels, [*p, 0.9, 0.9, *[0.9] * 4], patient) for p in ((0.9, 0.1), (0.1, 0.9)))
+    found = mcnemar(one, two)
+    assert found.difference == 0.0 and found.p_value is not None and found.p_value < 0.6
+    assert "p weighs patients alike" in found.method
+
+
 def test_patients_with_several_images_raise_few_false_alarms():
     random, alarms, plain = np.random.default_rng(2), 0, 0
     for _ in range(300):

@@ -124,7 +124,24 @@ def compare_methods(
     ]
     if single:
         notes.append("One training each: the chance of training is in no number here.")
+    notes += _describe_ends((*leading, *others))
     return MethodComparison(names, tuple(leading), tuple(others), tuple(margins), tuple(notes))
+
+
+ENDS_AT_ZERO = (
+    "An interval that ends at exactly 0 where p is 0.05 or more: the methods differ on so few patients (fewer than six "
+    "in one direction) that no swap or draw of them gives less. Read it as `not told apart`."
+)
+
+
+def _describe_ends(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+    """A note where an interval ends at 0 because few patients differ, not because the difference just may be 0."""
+    odd = any(
+        one.difference and one.p_value is not None and one.p_value >= 0.05 and min(abs(one.low), abs(one.high)) < 1e-9
+        for one in comparisons
+        if one.low is not None and one.high is not None
+    )
+    return (ENDS_AT_ZERO,) if odd else ()
 
 
 def compare_runs(
@@ -183,6 +200,7 @@ def compare_runs(
         replicates=replicates,
     )
     found = replace(found, maps=tuple(_compare_maps(ours, theirs, replicates)))
+    found = replace(found, notes=tuple(dict.fromkeys((*found.notes, *_describe_ends(found.maps)))))
     known = dict.fromkeys(
         f"{_read_title(run)}. {word}" for run in (*runs_a, *runs_b) for word in describe_known_cases(run, cohort)
     )

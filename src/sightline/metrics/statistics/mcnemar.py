@@ -34,6 +34,7 @@ def mcnemar(
 
     With one case a patient the p-value is exact (McNemar 1947 with the binomial distribution); with several, discordant
     cases of a patient are put together (Durkalski et al. 2003), normal approximation. The interval is over patients.
+    That p is of the mean over patients, so it may be below 1 where the difference, of all cases, is 0.
 
     Args:
         predictions_a: of method a.
@@ -72,7 +73,7 @@ def mcnemar(
         p_value = 1.0
         if (pull**2).sum() > 0:
             p_value = float(2.0 * norm.sf(abs(pull.sum()) / np.sqrt((pull**2).sum())))
-        method = "McNemar over patients (Durkalski 2003)"
+        method = "McNemar over patients (Durkalski 2003): p weighs patients alike, the difference cases"
     if not difference.defined:
         why = f"no interval: {count_noun(difference.patients, 'patient')}"
         return Comparison(name, value_a, value_b, difference.value, p_value=p_value, n=n, method=method, why=why)
