@@ -123,6 +123,16 @@ def test_pictures_that_do_not_decode_or_have_another_size(tmp_path):
     assert findings["unreadable"].severity == findings["size"].severity == "error"
 
 
+def test_spacings_in_other_units_are_said(tmp_path):
+    """Micrometres: a picture of 14 metres; metres: one of a hundredth of a millimetre."""
+    cohort = clean(tmp_path, 3)
+    for n, spacing in enumerate((144.0, 1e-4, 0.144)):
+        cohort = change(cohort, n, spacing_mm=(spacing, spacing))
+    finding = found(cohort)["spacing"]
+    assert (finding.severity, finding.cases) == ("warning", ("c0", "c1"))
+    assert "c0 measures 1.382e+04 x 1.152e+04 mm" in finding.message
+
+
 def test_regions_that_cannot_be(tmp_path):
     cohort = clean(tmp_path)
     regions = {

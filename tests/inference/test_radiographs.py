@@ -143,8 +143,11 @@ def test_other_formats_and_dangling_links_are_rejected_aloud(run, tmp_path):
     (tmp_path / "in" / "d.png").symlink_to(tmp_path / "gone.png")
     (tmp_path / "in" / "e.png").symlink_to("e.png")
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
-    assert predict_files(run, [tmp_path / "in"], tmp_path / "out", QUIET)[1] == 4
+    save(tmp_path / "elsewhere" / "f.png", NOISE)
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
+    assert predict_files(run, [tmp_path / "in"], tmp_path / "out", QUIET)[1] == 5
     assert {Path(r["file"]).name for r in rows_of(tmp_path / "out" / "rejects.csv")} == {
+        "linked",
         "b.bmp",
         "c.nii.gz",
         "d.png",

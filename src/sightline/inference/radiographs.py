@@ -24,7 +24,7 @@ from sightline.inference.results.journal import Journal, PredictedFile, build_st
 from sightline.inference.results.studies import StudyNames
 from sightline.io.dicom.radiograph import read_header, require_radiograph
 from sightline.io.files import hold_folder, make_unique_name
-from sightline.io.image import find_images, is_ct_input, read_image
+from sightline.io.image import find_images, find_linked_folders, is_ct_input, read_image
 from sightline.io.picture import SOFTWARE, Picture, require_content
 from sightline.io.progress import show_progress
 from sightline.metrics.predictions import Predictions
@@ -381,7 +381,7 @@ def list_radiograph_files(inputs: Sequence[Path], out: Path) -> list[Path]:
         )
     # realpath bears links that lead round in circles
     ours = [(out / name).resolve() for name in ("overlays", "maps")]
-    found = (file for path in inputs for file in find_images(path))
+    found = (file for path in inputs for file in (*find_images(path), *find_linked_folders(path)))
     files = list(dict.fromkeys(file for file in found if not set(ours) & set(Path(os.path.realpath(file)).parents)))
     if not files:
         raise RunError("There is no file in what was given.", "Point at pictures, DICOM files or folders of them.")

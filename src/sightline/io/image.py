@@ -195,6 +195,20 @@ def find_images(path: Path) -> list[Path]:
     return sorted(found)
 
 
+def find_linked_folders(path: Path) -> list[Path]:
+    """Links to folders under a folder, hidden ones apart, whose content lies elsewhere and so is not found in it.
+
+    They are not followed, here or by `find_images`; who lists files lists them, so that nothing is passed over.
+    """
+    root = os.path.realpath(path)
+    links: list[Path] = []
+    for folder, inner, _ in os.walk(path):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        linked = (link for name in inner if (link := Path(folder, name)).is_symlink())
+        links += (link for link in linked if not Path(os.path.realpath(link)).is_relative_to(root))
+    return sorted(links)
+
+
 def _refuse_closed_folder(error: OSError) -> None:
     raise UnreadableFile(
         f"{error.filename}: the folder cannot be read ({error.strerror}).", "Check its permissions, or leave it out."
@@ -230,6 +244,10 @@ def read_head(path: Path) -> bytes:
         with path.open("rb") as stream:
             return stream.read(132)
     except OSError as error:
+        if path.is_dir():
+            raise UnreadableFile(
+                f"{path}: a link to a folder, which is not followed.", "Give that folder itself, or copy it here."
+            ) from None
         raise UnreadableFile(f"{path}: cannot be opened ({error.strerror}).", "Check path and permissions.") from None
 
 

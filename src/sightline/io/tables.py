@@ -149,6 +149,17 @@ def read_table(
     return rows
 
 
+def choose_key(rows: Sequence[CsvRow], keys: Sequence[str]) -> str | None:
+    """The column by which rows name what they speak of: of `keys` the first that is filled and differs in every row,
+    else the first that is there; None where none is.
+    """
+    there = [key for key in keys if rows and key in rows[0].cells]
+    cells = {key: [normalise_form(row[key]) for row in rows] for key in there}
+    return next(
+        (key for key in there if all(cells[key]) and len(set(cells[key])) == len(rows)), next(iter(there), None)
+    )
+
+
 def read_text(path: Path, remedy: str) -> str:
     """The text of a file that people edit, as `decode_text` takes it.
 

@@ -167,3 +167,21 @@ def test_nothing_to_read_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("name,label\na,b\n")
     with pytest.raises(LayoutError, match=r"one of series_uid, study_uid"):
         read_layout("dicom_ct", tmp_path / "ct", Options(labels=tmp_path / "t.csv"), tmp_path / "c")
+
+
+def test_a_study_of_several_patients_is_left_out_and_the_rest_goes_on(tmp_path):
+    for number, patient in enumerate(("A", "B", "C", "")):
+        study = "1.3.0" if number < 2 else "1.3.2"
+        series(tmp_path / "ct" / f"s{number}", number, PatientID=patient, StudyInstanceUID=study)
+    (tmp_path / "ct" / "linked").symlink_to(tmp_path)
+    rows = ["patient_id,folder,label", "A,s0,x", "A,s1,x", "C,s2,x", "C,s3,y"]
+    (tmp_path / "truth.csv").write_text("\n".join(rows))
+    options = Options(labels=tmp_path / "truth.csv", fractions=(1.0, 0.0, 0.0))
+    cohort, rejects = read_layout("dicom_ct", tmp_path / "ct", options, tmp_path / "cohort")
+    assert [(case.case_id, case.patient_id, case.label) for case in cohort] == [
+        ("1.2.2", "C", "x"),
+        ("1.2.3", "C", "y"),
+    ]
+    assert [reject.file.name for reject in rejects] == ["s0", "s1", "linked"]
+    assert all("belongs to several patients: ['A', 'B']" in reject.reason for reject in rejects[:2])
+    assert "a link to a folder" in rejects[2].reason and "patients" not in cohort.about

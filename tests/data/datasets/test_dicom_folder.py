@@ -215,3 +215,39 @@ def test_labels_that_differ_in_case_alone_are_said(tree, tmp_path, capsys):
             ]
         )
     assert "'Normal', 'normal' are different classes" in capsys.readouterr().err
+
+
+def test_a_study_of_several_patients_is_left_out_and_a_file_without_one_is_of_its_studys(tmp_path):
+    """One study with a slip in PatientID must not stop an import of thousands."""
+    for n, patient in enumerate(("A", "B", "")):
+        radiograph(tmp_path / "x" / f"{n}.dcm", f"1.1.{n}", study="1.1", patient=patient)
+    radiograph(tmp_path / "y" / "1.dcm", "2.1.1", study="2.1", patient="C")
+    radiograph(tmp_path / "y" / "2.dcm", "2.1.2", study="2.1", patient="")
+    cohort, rejects = read_layout("dicom", tmp_path)
+    assert [(case.case_id, case.patient_id) for case in cohort] == [("2.1.1", "C"), ("2.1.2", "C")]
+    assert [reject.file.name for reject in rejects] == ["0.dcm", "1.dcm", "2.dcm"]
+    assert all("its study 1.1 belongs to several patients: ['A', 'B']" in reject.reason for reject in rejects)
+    assert "patients" not in cohort.about
+
+
+def test_rows_are_known_by_the_column_that_tells_them_apart(tree, tmp_path):
+    """A table of images that names their studies, too, has the study several times."""
+    rows = ["study_uid,file,label", "1.1,a/1,a", "1.1,a/2,b", ",b/1.dcm,a", "2.1,c/1.dcm,b"]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    cohort, _ = read(tree, Options(labels=tmp_path / "labels.csv"))
+    assert [case.label for case in cohort] == ["a", "b", "a", "b"]
+
+
+def test_a_link_to_a_folder_elsewhere_is_rejected_aloud(tmp_path):
+    radiograph(tmp_path / "src" / "a.dcm", "1.1.1")
+    radiograph(tmp_path / "elsewhere" / "b.dcm", "1.1.2")
+    (tmp_path / "src" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "src" / "round").symlink_to(tmp_path / "src")
+    cohort, rejects = read_layout("dicom", tmp_path / "src")
+    assert [case.case_id for case in cohort] == ["1.1.1"]
+    assert [reject.reason for reject in rejects] == [
+        f"{tmp_path / 'src' / 'linked'}: a link to a folder, which is not followed."
+    ]
+    (tmp_path / "src" / "a.dcm").unlink()
+    with pytest.raises(LayoutError, match="a link to a folder, which is not followed"):
+        read_layout("dicom", tmp_path / "src")

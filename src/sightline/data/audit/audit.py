@@ -63,6 +63,7 @@ def audit(
         *_check_splits(cohort),
         *_report_unreadable(cohort, look),
         *_check_sizes(cohort, look),
+        *_check_extents(cohort),
         *_check_duplicates(cohort, look),
         *_check_regions(cohort, look),
         *_check_shortcuts(cohort, look, processes),
@@ -182,6 +183,26 @@ def _check_sizes(cohort: Cohort, look: CohortLook) -> list[Finding]:
     message = f"{count_noun(len(wrong), 'image')} of another size than stated: {_list_some(named)}."
     remedy = "Regions were drawn on another picture: restore it, or correct the sizes and check the regions."
     return [Finding("size", "error", tuple(case.case_id for case, _, _ in wrong), message, remedy)]
+
+
+# no detector or scanner images more than three metres at once, and no patient's picture shows less than a millimetre
+EXTENT_MM = (1.0, 3000.0)
+
+
+def _check_extents(cohort: Cohort) -> list[Finding]:
+    """Pictures whose size in millimetres is that of none: a spacing in other units, or of another grid."""
+    absurd: dict[str, str] = {}
+    for case in cohort:
+        if case.shape is None or case.spacing_mm is None:
+            continue
+        sides = [n * mm for n, mm in zip(case.shape, case.spacing_mm, strict=True)]
+        if max(sides) > EXTENT_MM[1] or max(sides) < EXTENT_MM[0]:
+            absurd[case.case_id] = f"{case.case_id} measures {' x '.join(f'{side:.4g}' for side in sides)} mm"
+    if not absurd:
+        return []
+    message = f"{count_noun(len(absurd), 'image')} of a size that none has: {_list_some([*absurd.values()])}."
+    remedy = "The spacing is wrong, or in other units: correct or remove it; lengths in mm would be wrong."
+    return [Finding("spacing", "warning", tuple(absurd), message, remedy)]
 
 
 _DUPLICATE_KINDS: dict[str, tuple[str, Severity, str, str]] = {

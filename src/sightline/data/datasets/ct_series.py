@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from sightline.io.dicom.series import FoundSeries, find_series
 from sightline.io.files import BEGUN, make_file_name
 from sightline.io.nifti import write_volume
 from sightline.io.picture import Reject, mention_rejects
-from sightline.io.tables import CsvRow, read_table
+from sightline.io.tables import CsvRow, choose_key, read_table
 from sightline.structures.case import Case, Cohort, describe_unknown_patients, order_classes
 from sightline.structures.identifiers import normalise_form
 
@@ -87,13 +88,19 @@ def cut(
         shutil.rmtree(destination / "images", ignore_errors=True)
     cases: list[Case] = []
     names: set[str] = set()
+    patients: dict[str, set[str]] = defaultdict(set)
+    for series in found:
+        patients[series.study_uid].update({normalise_form(series.patient_id)} - {""})
     with progress("series", len(found)) if progress is not None else nullcontext(_ignore_progress) as advance:
         for series in found:
             try:
-                _require_readable_neighbours(series, unread)
                 label, facts = (UNKNOWN, {}) if labels is None else labels.of(series, source)
+                _require_readable_neighbours(series, unread)
+                patient = _find_patient(series, patients)
                 case_id = _choose_new_name(series, source, names)
-                cases.append(_build_case(series, case_id, destination, label, facts, check=options.check_values))
+                cases.append(
+                    _build_case(series, patient, case_id, destination, label, facts, check=options.check_values)
+                )
             except SightlineError as error:
                 rejects.append(Reject(series.folder, error.message, error.remedy))
             advance(1)
@@ -131,6 +138,23 @@ def _require_readable_neighbours(series: FoundSeries, unread: Sequence[tuple[Pat
             )
 
 
+def _find_patient(series: FoundSeries, patients: Mapping[str, set[str]]) -> str:
+    """The series' patient, or that of its study's other series; empty where none is named.
+
+    Raises:
+        UnreadableFile: series of several patients share the study.
+    """
+    if not series.study_uid:
+        return series.patient_id
+    named = sorted(patients[series.study_uid])
+    if len(named) > 1:
+        raise UnreadableFile(
+            f"{series.folder}: its study {series.study_uid} belongs to several patients: {named}.",
+            "Correct PatientID, or give each patient a study.",
+        )
+    return named[0] if named else ""
+
+
 def _choose_new_name(series: FoundSeries, source: Path, names: set[str]) -> str:
     """The series' UID, or its folder where it has none; numbered where that is taken."""
     first = series.uid or series.folder.relative_to(source).as_posix()
@@ -142,7 +166,14 @@ def _choose_new_name(series: FoundSeries, source: Path, names: set[str]) -> str:
 
 
 def _build_case(
-    series: FoundSeries, case_id: str, destination: Path, label: str, facts: Mapping[str, str], *, check: bool
+    series: FoundSeries,
+    patient: str,
+    case_id: str,
+    destination: Path,
+    label: str,
+    facts: Mapping[str, str],
+    *,
+    check: bool,
 ) -> Case:
     volume = series.read()
     if check:
@@ -155,7 +186,7 @@ def _build_case(
     return Case(
         case_id,
         study,
-        series.patient_id or study,
+        patient or study,
         image,
         label,
         shape=volume.values.shape,
@@ -190,7 +221,7 @@ class _Labels:
     def read(cls, path: Path) -> _Labels:
         head = read_table(path, ("label",), known=_KEYS)
         columns = list(head[0].cells) if head else []
-        key = next((key for key in _KEYS if key in columns), None)
+        key = choose_key(head, _KEYS)
         if key is None:
             raise LayoutError(
                 f"{path}: the labels table has the columns {columns}; `label` and one of {', '.join(_KEYS)} were "

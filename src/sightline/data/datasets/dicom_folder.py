@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sightline.errors import LayoutError, SightlineError, UnreadableFile, count_noun
@@ -15,7 +16,7 @@ from sightline.io.dicom.radiograph import (
 )
 from sightline.io.image import find_images, read_head
 from sightline.io.picture import DICOM_SUFFIXES, Reject, has_dicom_mark
-from sightline.io.tables import read_table
+from sightline.io.tables import choose_key, read_table
 from sightline.structures.case import Case, Cohort, describe_unknown_patients, order_classes
 from sightline.structures.identifiers import normalise_form
 
@@ -58,7 +59,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     """Read every DICOM radiograph in a folder and below it.
 
     Views of a study share StudyInstanceUID (an image without one is a study of its own). Patients share PatientID;
-    a file without one is grouped by its study. Nothing stops at a bad file: it is listed with reason and remedy.
+    a file without one is of the patient of its study. Nothing stops at a bad file: it is listed with reason and remedy.
 
     Args:
         source: folder (or one file).
@@ -66,7 +67,8 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
 
     Returns:
         The cohort, in order of path, and the files left out: no DICOM, no radiograph, damaged, the same
-        SOPInstanceUID again, or without a label; and rows of the labels table that no file answers to.
+        SOPInstanceUID again, in a study of several patients, or without a label; and rows of the labels table that no
+        file answers to.
 
     Raises:
         UnreadableFile: nothing stands at `source`.
@@ -78,7 +80,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     seen: dict[str, Path] = {}
     cases: list[Case] = []
     rejects: list[Reject] = []
-    named = unknown = 0
+    naming: set[Path] = set()
     odd: list[str] = []
     for file in find_images(source):
         try:
@@ -95,10 +97,12 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
             continue
         if sop_uid:
             seen[sop_uid] = file
-        named += header.names_patient
-        unknown += not header.patient_id
+        if header.names_patient:
+            naming.add(file)
         cases.append(_build_case(header, source, label))
         odd += [f"{cases[-1].case_id}: {'; '.join(header.size_remarks)}"] if header.size_remarks else []
+    cases, shared = _give_studies_one_patient(cases)
+    rejects += shared
     for row in (rows or {}).values():
         if row.line not in used:
             place = f"{options.labels}: line {row.line}"
@@ -115,9 +119,9 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
         "source": source.name,
         "labels": "" if options.labels is None else Path(options.labels).name,
     }
-    if unknown:
+    if unknown := sum(case.patient_id == case.study_id for case in cases):
         about["patients"] = describe_unknown_patients(unknown, len(cases), "PatientID")
-    if named:
+    if named := sum(case.image in naming for case in cases):
         about["warning: identity"] = (
             f"{named} of {count_noun(len(cases), 'picture')} name their patient or a day of birth; "
             "sightline deidentify SRC DEST writes copies that do not"
@@ -166,6 +170,24 @@ def _build_case(header: Header, source: Path, label: str) -> Case:
     )
 
 
+def _give_studies_one_patient(cases: Sequence[Case]) -> tuple[list[Case], list[Reject]]:
+    """The cases, those without PatientID with that of their study's other files; studies of several are left out."""
+    named: dict[str, set[str]] = defaultdict(set)
+    for case in cases:
+        if case.patient_id != case.study_id:
+            named[case.study_id].add(case.patient_id)
+    kept: list[Case] = []
+    rejects: list[Reject] = []
+    for case in cases:
+        patients = sorted(named[case.study_id])
+        if len(patients) > 1:
+            reason = f"{case.image}: its study {case.study_id} belongs to several patients: {patients}."
+            rejects.append(Reject(case.image, reason, "Correct PatientID, or give each patient a study."))
+        else:
+            kept.append(replace(case, patient_id=patients[0]) if patients else case)
+    return kept, rejects
+
+
 def _make_relative(file: Path, source: Path) -> str:
     return file.name if source.is_file() else file.relative_to(source).as_posix()
 
@@ -173,7 +195,7 @@ def _make_relative(file: Path, source: Path) -> str:
 def _read_labels(path: Path, classes: Sequence[str] | None) -> dict[str, _Row]:
     table = read_table(path, ("label",), known=_KEYS)
     columns = list(table[0].cells) if table else []
-    key = next((key for key in _KEYS if key in columns), None)
+    key = choose_key(table, _KEYS)
     if key is None:
         raise LayoutError(
             f"{path}: the labels table has the columns {columns}; `label` and one of {', '.join(_KEYS)} were expected.",

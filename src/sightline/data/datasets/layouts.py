@@ -6,7 +6,7 @@ help and the page on cohorts follow from them. Modules are imported on first use
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
@@ -38,6 +38,9 @@ LAYOUTS = {
     "tracker": "sightline.data.datasets.gaze.eye_tracker",
     "verse": "sightline.data.datasets.verse.patches",
 }
+
+# layouts whose files are searched for, so that what is not found is missed by no table
+_SEARCHED = ("pictures", "dicom", "dicom_ct", "grazpedwri", "verse")
 
 
 @dataclass(frozen=True)
@@ -156,10 +159,11 @@ def read_layout(
             raise LayoutError(f"{word} writes volumes and needs a destination.", "Name the folder to write.")
         with _begin_volumes(Path(destination)):
             cohort, rejects = layout.cut(Path(source), Path(destination), chosen, progress)
-        return cohort, tuple(rejects)
+        return cohort, (*rejects, *_list_links(word, Path(source), ()))
     assert layout.read is not None
     read = layout.read(Path(source), chosen)
     cohort, rejects = read if isinstance(read, tuple) else (read, ())
+    rejects = (*rejects, *_list_links(word, Path(source), [case.image for case in cohort]))
     if not len(cohort) and rejects:
         raise LayoutError(f"{source}: nothing was read as a case.{join_reasons(rejects)}", rejects[0].remedy)
     fractions = vars(chosen).get("fractions")
@@ -167,3 +171,15 @@ def read_layout(
         with mention_rejects(rejects):
             cohort = split_cohort(cohort, fractions, chosen.seed)
     return cohort, tuple(rejects)
+
+
+def _list_links(word: str, source: Path, images: Sequence[Path]) -> list[Reject]:
+    """Links to folders elsewhere, of which no image was read: a search of the source does not follow them."""
+    if word not in _SEARCHED:
+        return []
+    from sightline.io.image import find_linked_folders
+    from sightline.io.picture import Reject
+
+    unread = (link for link in find_linked_folders(source) if not any(image.is_relative_to(link) for image in images))
+    remedy = "Import that folder itself, or copy it here."
+    return [Reject(link, f"{link}: a link to a folder, which is not followed.", remedy) for link in unread]
