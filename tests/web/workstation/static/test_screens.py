@@ -222,6 +222,25 @@ def test_two_hundred_percent_loses_no_control(enter):
     assert box["y"] + box["height"] <= 384 + 1 and box["width"] > 100
 
 
+# controls that another element covers, or that lie out of sight
+CONTROLS = ".rail button, .strip :is(select, input, button), .submit"
+OUT_OF_REACH = """(controls) => [...document.querySelectorAll(controls)].filter((one) => {
+  const box = one.getBoundingClientRect();
+  const there = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+  return !there || !one.contains(there);
+}).map((one) => one.getAttribute('aria-label') || one.textContent)"""
+
+
+def test_a_tablet_shows_every_tool(enter):
+    """Held upright, the column of tools was cut beside the picture: the last ones and `?` were out of sight."""
+    ada = enter("ada", has_touch=True)
+    ada.open_read(2)
+    assert ada.page.locator(".rail button").count() >= 15
+    for width, height in ((820, 1180), (768, 1024), (1024, 768)):
+        ada.page.set_viewport_size({"width": width, "height": height})
+        until(lambda: ada.page.evaluate(OUT_OF_REACH, CONTROLS) == [], f"every tool at {width} x {height}", 5)
+
+
 HEAD_WORDS = ".head :is(.brand, .menu a, .study-title, .count, .caution, .saving, .who summary)"
 # pairs of elements whose boxes share more than a rounded pixel
 CROSSING = """(places) => {
