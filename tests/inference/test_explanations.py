@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from support.cohorts import tiny_recipe
+from support.layouts import radiograph
 
 from sightline.errors import RecipeError, RunError
 from sightline.inference.explanations import draw_gaze_over_time, explain_cases, explain_files, split_gaze
@@ -59,15 +61,23 @@ def test_gaze_over_time_is_all_of_it_part_by_part(gazed_cohort, tmp_path, second
         draw_gaze_over_time(gazed_cohort.where(lambda case: not case.regions), tmp_path)
 
 
-def test_files_are_explained_and_what_is_no_picture_is_rejected(run, gazed_cohort, tmp_path):
+def test_files_are_explained_and_what_is_no_picture_is_rejected(run, gazed_cohort, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     for case in gazed_cohort.cases[:2]:
         (tmp_path / "in" / case.image.name).write_bytes(case.image.read_bytes())
     (tmp_path / "in" / "notes.png").write_bytes(b"not a picture")
+    (tmp_path / "in" / "nothing.dcm").write_bytes(b"")
+    odd = pydicom.dcmread(radiograph(tmp_path / "in" / "odd.dcm", "1.2.3"))
+    odd.PixelSpacing = [1000, 1000]
+    odd.save_as(tmp_path / "in" / "odd.dcm")
     read, rejects = explain_files(run, [tmp_path / "in"], tmp_path / "out", ("gradient",), QUIET)
-    assert (read, rejects) == (2, 1)
-    assert len(list((tmp_path / "out" / "maps").glob("*.png"))) == 2
-    assert "notes.png" in (tmp_path / "out" / "rejects.csv").read_text()
+    assert (read, rejects) == (3, 2)
+    assert len(list((tmp_path / "out" / "maps").glob("*.png"))) == 3
+    said = (tmp_path / "out" / "rejects.csv").read_text()
+    assert "notes.png" in said and "nothing.dcm,the file is empty." in said
+    # as predict says how a file was read
+    assert "odd.dcm,PixelSpacing 1000" in (tmp_path / "out" / "remarks.csv").read_text()
+    assert "remark: " in capsys.readouterr().err
 
 
 def test_what_cannot_be_explained_is_refused(run, gazed_cohort, tmp_path):

@@ -22,6 +22,7 @@ from sightline.explainers.gradients import GuidedGradCAM, InputGradient, SmoothG
 from sightline.explainers.sanity_checks.findings import Preflight
 from sightline.explainers.sanity_checks.preflight import run_preflight
 from sightline.inference.radiographs import list_radiograph_files, read_radiograph
+from sightline.inference.results.found_files import write_remarks
 from sightline.io.files import make_safe_name, make_unique_name, write_text
 from sightline.io.image import read_image
 from sightline.io.picture import Reject, write_rejects
@@ -82,6 +83,7 @@ def explain_files(
     """
     pictures: list[_Picture] = []
     rejects: list[Reject] = []
+    remarks: list[tuple[Path, str]] = []
     view = run.recipe.view
     if isinstance(view, VolumeView):
         raise RunError(
@@ -99,7 +101,11 @@ def explain_files(
             rejects.append(Reject(path, error.message.removeprefix(f"{path}: "), error.remedy))
             continue
         pictures.append(_Picture(make_unique_name(path.stem, taken), planes, frame))
+        if picture.facts.get("remark"):
+            remarks.append((path, picture.facts["remark"]))
     out.mkdir(parents=True, exist_ok=True)
+    if remarks:
+        write_remarks(out, remarks)
     write_rejects(out / "rejects.csv", rejects)
     if pictures:
         _explain(run, pictures, out, names, engine or Engine())

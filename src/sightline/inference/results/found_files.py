@@ -21,6 +21,17 @@ from sightline.inference.results.studies import (
 from sightline.io.picture import Reject, write_rejects
 
 
+def write_remarks(out: Path, remarks: Sequence[tuple[Path, str]]) -> None:
+    """Write `remarks.csv`, what a person should know of how a file was read, and print the first remark."""
+    with open_csv_table(out / "remarks.csv", ("file", "remark")) as write_remark:
+        for path, remark in remarks:
+            write_remark([str(path), remark])
+    if remarks:
+        (path, remark), others = remarks[0], len(remarks) - 1
+        more = f" (and {others} more, see {out / 'remarks.csv'})" if others else ""
+        print(f"remark: {path}: {remark}{more}", file=sys.stderr)
+
+
 class FoundFiles:
     """Files of a command, one after the other: predicted, rejected, remarked upon.
 
@@ -66,13 +77,7 @@ class FoundFiles:
             studies: which file belongs to which study.
             labels: what boxes can be of, in the order of COCO's categories.
         """
-        with open_csv_table(out / "remarks.csv", ("file", "remark")) as write_remark:
-            for path, remark in self.remarks:
-                write_remark([str(path), remark])
-        if self.remarks:
-            (path, remark), others = self.remarks[0], len(self.remarks) - 1
-            more = f" (and {others} more, see {out / 'remarks.csv'})" if others else ""
-            print(f"remark: {path}: {remark}{more}", file=sys.stderr)
+        write_remarks(out, self.remarks)
         write_rejects(out / "rejects.csv", self.rejects)
         if facts.classifies:
             how = facts.join_views

@@ -178,6 +178,8 @@ def translate_parser_errors(path: Path) -> Iterator[None]:
     except SightlineError:
         raise
     except InvalidDicomError:
+        if not path.stat().st_size:
+            raise UnreadableFile(f"{path}: the file is empty.", "Export or copy the file again.") from None
         raise UnreadableFile(
             f"{path}: not a DICOM file: the mark 'DICM' and the file meta information are missing.",
             "Export the image again as a DICOM file (Part 10) with its meta information.",
