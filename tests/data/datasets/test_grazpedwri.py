@@ -108,10 +108,13 @@ def test_what_cannot_be_used_is_left_out_with_a_reason(tmp_path):
     source = tree(tmp_path / "src", boxes=boxes)
     (source / "images_part1" / "b_front.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (source / "images_part1" / "stranger.png").write_bytes(b"")
+    cut = source / "images_part1" / "d_front.png"  # its header is whole, its pixels are not
+    cut.write_bytes(cut.read_bytes()[:-20])
     cohort, rejects = grazpedwri.read(source, grazpedwri.Options(fractions=None))
-    assert set(by_id(cohort)) == {"a_front", "c_front", "d_front"}
+    assert set(by_id(cohort)) == {"a_front", "c_front"}
     reasons = {reject.file.stem: reject.reason for reject in rejects}
-    assert set(reasons) == {"stranger", "b_front", "b_side", "c_side", "a_side"}
+    assert set(reasons) == {"stranger", "b_front", "b_side", "c_side", "a_side", "d_front"}
+    assert "truncated" in reasons["d_front"]
     assert "none is visible" in reasons["b_side"] and "line 1" in reasons["c_side"]
     assert "no box inside" in reasons["a_side"] and "no row" in reasons["stranger"]
 
