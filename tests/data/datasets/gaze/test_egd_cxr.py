@@ -387,3 +387,16 @@ def test_the_phantom_says_the_same_as_its_truth(tmp_path, monkeypatch):
     for case in cohort:
         # the table has five digits of the screen: a place on the very edge may fall to either side
         assert abs(len(gaze_in(case)) - truth["images"][case.case_id]["valid_inside"]) <= 1
+
+
+@pytest.mark.parametrize("kind", ["samples", "fixations"])
+def test_times_in_milliseconds_are_refused(tree, tmp_path, kind):
+    """Taken for seconds they would make a look of 16 s of every sample."""
+    records = {r.dicom_id: r for r in read_master(tree / "master_sheet.csv", egd_cxr.CLASSES)[0]}
+    for name, unit in (("ms", 1000.0), ("s", 1.0)):
+        rows = [gaze_row(id_of(0), (10.0 + i, 40.0), unit * i / 60, fpogd=0.25 * unit) for i in range(12)]
+        write_rows(tmp_path / f"{name}.csv", COLUMNS, rows)
+    wanted = {id_of(0): SHAPE}
+    with pytest.raises(LayoutError, match=rf"ms\.csv: {kind} last \d+(\.\d+)? s \(the median\)"):
+        read_gaze(tmp_path / "ms.csv", records, wanted, kind)
+    assert len(read_gaze(tmp_path / "s.csv", records, wanted, kind).places[id_of(0)]) == 12

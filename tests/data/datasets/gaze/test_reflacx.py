@@ -319,3 +319,15 @@ def test_findings_are_known_in_any_case(tmp_path):
     assert [len(case.regions) for case in reflacx.read(lower, options)] == [
         len(case.regions) for case in reflacx.read(tmp_path / "plain", options)
     ]
+
+
+@pytest.mark.parametrize("kind", ["samples", "fixations"])
+def test_times_in_milliseconds_are_refused(tmp_path, kind):
+    tree = write_tree(tmp_path / "tree")
+    looks = [fixation(1000.0 * i, 1000.0 * i + 250, 40, 50) for i in range(12)]
+    write_rows(tree / "main_data" / "P300R6" / "fixations.csv", looks)
+    samples = tree / "gaze_data" / "P300R6" / "gaze.csv"
+    rows = list(csv.DictReader(samples.open()))
+    write_rows(samples, [row | {"timestamp_sample": 1000 * float(row["timestamp_sample"])} for row in rows])
+    with pytest.raises(LayoutError, match=rf"P300R6.*: {kind} last \d+ s \(the median\).*expected"):
+        reflacx.read(tree, reflacx.Options(gaze=kind))

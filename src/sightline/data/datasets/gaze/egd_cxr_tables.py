@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from sightline.data.datasets.gaze.recordings import compute_time_until_next
+from sightline.data.datasets.gaze.recordings import compute_time_until_next, require_seconds
 from sightline.errors import LayoutError, count_noun
 from sightline.io.tables import find_dialect, find_text_encoding, require_even_rows
 from sightline.structures.frame import FloatArray
@@ -263,7 +263,7 @@ def read_gaze(
                 "be.",
                 "Restore the published file.",
             )
-        _add_places(gazes, dicom_id, rows, records[dicom_id], shapes[dicom_id], kind, correct_drift)
+        _add_places(gazes, path, dicom_id, rows, records[dicom_id], shapes[dicom_id], kind, correct_drift)
     if gazes.disagreeing > 0.02 * max(1, gazes.counts["kept"]):
         raise LayoutError(
             f"{path}: {gazes.disagreeing} of {gazes.counts['kept']} places lie more than {AGREE_PX:g} px from "
@@ -279,6 +279,7 @@ def _list_needed_columns(kind: Literal["samples", "fixations"]) -> tuple[str, ..
 
 def _add_places(
     gazes: Gazes,
+    path: Path,
     dicom_id: str,
     rows: pd.DataFrame,
     record: Record,
@@ -303,6 +304,7 @@ def _add_places(
         dwell = np.clip(rows["FPOGD"].to_numpy(np.float64), 0.0, None)
     else:
         dwell = compute_time_until_next(start)
+    require_seconds(path, dwell, kind)
     valid = rows["FPOGV"].to_numpy(np.float64) == 1
     inside = ((places > 0.0) & (places < np.array(shape))).all(axis=1)
     gazes.counts["invalid"] += int((~valid).sum())

@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sightline.errors import LayoutError, count_noun
 from sightline.io.tables import find_text_encoding, require_even_rows
@@ -232,6 +232,25 @@ def _require_durations(path: Path, dwell_s: FloatArray, columns: TrackerColumns)
             f"{path}: half of the fixations last {middle:.4g} s or less; expected {FIXATION_S[0]:g} to "
             f"{FIXATION_S[1]:g}.",
             "Fix `time_unit`, or name the column of duration.",
+        )
+
+
+def require_seconds(path: Path, lasting: ArrayLike, kind: Literal["samples", "fixations"]) -> None:
+    """Refuse times of a published layout that are in another unit: no tracker samples, and no eye rests, like that.
+
+    Args:
+        path: the table.
+        lasting: what each row lasts if times are in seconds; fewer than ten say nothing.
+        kind: what the rows are.
+    """
+    known = np.asarray(lasting, dtype=np.float64)
+    known = known[np.isfinite(known) & (known > 0.0)]
+    low, high = (1.0 / RATES_HZ[1], 1.0 / RATES_HZ[0]) if kind == "samples" else FIXATION_S
+    middle = float(np.median(known)) if len(known) >= 10 else low
+    if not low <= middle <= high:
+        raise LayoutError(
+            f"{path}: {kind} last {middle:.4g} s (the median); {low:g} to {high:g} s were expected.",
+            "Times are in seconds there: divide milliseconds by 1000.",
         )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sightline.data.datasets.gaze.mimic_cxr import find_images
+from sightline.data.datasets.gaze.recordings import require_seconds
 from sightline.data.split import refuse_leakage
 from sightline.errors import CohortError, LayoutError
 from sightline.io.image import read_size
@@ -345,11 +346,13 @@ def build_gaze_of_reading(
         table = _read_numbers(path, ("timestamp_start_fixation", "timestamp_end_fixation", *_PLACE, *_DEGREE))
         start = table["timestamp_start_fixation"].to_numpy()
         dwell = table["timestamp_end_fixation"].to_numpy() - start
+        require_seconds(path, dwell, "fixations")
     else:
         path = source / "gaze_data" / reading.reading_id / "gaze.csv"
         table = _read_numbers(path, ("timestamp_sample", *_PLACE, *_DEGREE))
         if backwards := int((table["timestamp_sample"].diff() < 0.0).sum()):
             counts["samples earlier than the row before"] += backwards
+        require_seconds(path, table["timestamp_sample"].diff(), "samples")
         table = _thin_samples(table, rate_hz)
         start, dwell = table["timestamp_sample"].to_numpy(), table["dwell"].to_numpy()
     if not np.isfinite(start).all() or not ((dwell >= 0.0) & (dwell <= LONGEST_DWELL_S)).all():
