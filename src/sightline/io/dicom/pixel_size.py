@@ -34,8 +34,8 @@ def find_pixel_size(header: Any, file: Path) -> tuple[tuple[float, float] | None
 
 
 def read_aspect_ratio(header: Any, file: Path) -> float:
-    """Height of a pixel over its width, where that is stated alone; else 1."""
-    pair, _ = _read_pair(header, _RATIO, file)
+    """Height of a pixel over its width: by its size, else as it is stated alone, else 1."""
+    pair = find_pixel_size(header, file)[0] or _read_pair(header, _RATIO, file)[0]
     return 1.0 if pair is None else pair[0] / pair[1]
 
 

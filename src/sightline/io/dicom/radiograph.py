@@ -251,7 +251,7 @@ def _build_header(dataset: Any, path: Path) -> Header:
     shape = (int(size[0]), int(size[1])) if len(size) == 2 else None
     named = bool(read_text(dataset, "PatientName") or read_text(dataset, "PatientBirthDate"))
     removed = read_text(dataset, "PatientIdentityRemoved").upper() == "YES"
-    aspect = read_aspect_ratio(dataset, path) if spacing is None else spacing[0] / spacing[1]
+    aspect = read_aspect_ratio(dataset, path)
     remarks = tuple(collect_size_remarks(dataset, path))
     patient = read_text(dataset, "PatientID")
     return Header(path, patient, facts, shape, spacing, named and not removed, aspect, remarks)

@@ -11,7 +11,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from sightline.io.dicom.greyscale import read_lut
-from sightline.io.dicom.pixel_size import find_pixel_size
+from sightline.io.dicom.pixel_size import read_aspect_ratio
 from sightline.io.dicom.shutter import SHUTTER, find_shutter
 from sightline.io.dicom_results.header import SourceImage
 from sightline.io.dicom_results.identity import NOT_FOR_DIAGNOSIS, RESEARCH, finish, make_uid, shorten
@@ -140,8 +140,7 @@ def _add_tables(dataset: Dataset, source: SourceImage, tables: dict[str, Sequenc
 def _add_shutter(dataset: Dataset, source: SourceImage) -> None:
     """The image's own shutter, where the reader heeds it: a state that says none would open it (PS3.4, N.2)."""
     where = Path(f"image {source.uid}")
-    height, width = find_pixel_size(source.header, where)[0] or (1.0, 1.0)
-    if find_shutter(source.header, where, source.shape, height / width)[0] is None:
+    if find_shutter(source.header, where, source.shape, read_aspect_ratio(source.header, where))[0] is None:
         return
     for keyword in SHUTTER:
         if keyword in source.header:

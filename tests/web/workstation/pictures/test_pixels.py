@@ -3,6 +3,7 @@
 import numpy as np
 from support.dicom_sources import radiograph
 
+from sightline.io.image import read_image
 from sightline.web.workstation.pictures.pixels import read_stored_pixels
 
 
@@ -22,3 +23,22 @@ def test_padding_is_told_as_the_range_that_is_shown_black(tmp_path):
     shown = dict(zip(sorted({int(v) for v in values.ravel()}), block["table"], strict=False))
     assert (shown[6], shown[7]) == (0, 0)
     assert shown[5] > 60_000 and shown[8] > 60_000
+
+
+def test_what_a_shutter_hides_is_dark_here_as_well(tmp_path):
+    values = np.arange(200, 296, dtype=np.uint16).reshape(8, 12)
+    source = radiograph(8, 12, PixelData=values.tobytes())
+    for keyword in ("WindowCenter", "WindowWidth"):
+        if keyword in source:
+            delattr(source, keyword)
+    source.save_as(tmp_path / "open.dcm", enforce_file_format=True)
+    source.ShutterShape = "RECTANGULAR"
+    source.ShutterLeftVerticalEdge, source.ShutterRightVerticalEdge = 3, 12
+    source.ShutterUpperHorizontalEdge, source.ShutterLowerHorizontalEdge = 2, 8
+    source.save_as(tmp_path / "shut.dcm", enforce_file_format=True)
+    stored, facts = read_stored_pixels(tmp_path / "shut.dcm")
+    assert np.array_equal(stored[1:, 2:], values[1:, 2:])
+    assert set(stored[0]) == set(stored[:, 0]) == {values[1, 2]}
+    table, low = facts["greyscale"]["table"], facts["greyscale"]["low"]
+    assert np.array_equal(np.take(table, stored.astype(int) - low), read_image(tmp_path / "shut.dcm").pixels)
+    assert np.array_equal(read_stored_pixels(tmp_path / "open.dcm")[0], values)

@@ -171,8 +171,10 @@ def read_stored_pixels(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
         UnreadableFile: not a DICOM file, or one that does not decode.
     """
     from sightline.io.dicom.greyscale import build_display_table, find_padding_range, read_numbers
+    from sightline.io.dicom.pixel_size import read_aspect_ratio
     from sightline.io.dicom.pixels import decode_pixels
     from sightline.io.dicom.radiograph import open_dataset, translate_parser_errors
+    from sightline.io.dicom.shutter import find_shutter
     from sightline.io.picture import has_dicom_mark
 
     with path.open("rb") as file:
@@ -181,8 +183,13 @@ def read_stored_pixels(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     with translate_parser_errors(path):
         header = open_dataset(path, pixels=True)
         index, values = decode_pixels(header, path)
-        present = np.bincount(index.ravel(), minlength=len(values)) > 0
+        shown, _ = find_shutter(header, path, index.shape, read_aspect_ratio(header, path))
+        present = np.bincount(index.ravel() if shown is None else index[shown], minlength=len(values)) > 0
         table, how = build_display_table(header, path, values, present)
+        if shown is not None:
+            # what a shutter hides takes the darkest value that is shown, and stays dark in other windows
+            (there,) = np.nonzero(present)
+            index = np.where(shown, index, there[table[there].argmin()])
         stored = values[index]
         low, high = int(stored.min()), int(stored.max())
         kind = np.int16 if low < 0 else np.uint16
