@@ -68,6 +68,14 @@ def test_the_rule_for_the_class(finding, label):
     assert chest_lungs.label_finding(finding) == label
 
 
+def test_an_infection_in_other_words_is_no_other():
+    """`viral pneumonia` was `other`; `no pneumonia` must not become the infection."""
+    assert chest_lungs.label_finding("Covid19") == chest_lungs.label_finding("E. coli") == "pneumonia"
+    for finding in ("viral pneumonia", "Pneumonia (viral)", "no pneumonia", "COVID-19?; ARDS"):
+        with pytest.raises(LayoutError, match="among other words"):
+            chest_lungs.label_finding(finding)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -11,6 +11,7 @@ right lung is on the left of the picture.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,9 +102,26 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
 
 
 def label_finding(finding: str) -> str:
-    """The class of a finding: any of its parts, divided by `/` or `,`, that is an infection makes it `pneumonia`."""
-    parts = {part.strip().lower() for part in finding.replace(",", "/").split("/")}
-    return "pneumonia" if parts & set(INFECTIONS) else "other"
+    """The class of a finding: any of its parts, divided by `/` or `,`, that is an infection makes it `pneumonia`.
+
+    Letters and digits alone count (`Covid19` is `COVID-19`).
+
+    Raises:
+        LayoutError: an infection is named, but no part is one (`no pneumonia`, `Pneumonia (viral)`): which is meant?
+    """
+    known = {_reduce(name) for name in INFECTIONS}
+    if known & {_reduce(part) for part in finding.replace(",", "/").split("/")}:
+        return "pneumonia"
+    if named := sorted(known & {_reduce(word) for word in re.split(r"[^\w.-]+", finding)}):
+        raise LayoutError(
+            f"The finding {finding!r} names {named[0]} among other words, so its class is not known.",
+            "Divide what is there by / (Pneumonia/Viral), and call what is not there No Finding.",
+        )
+    return "other"
+
+
+def _reduce(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _count_licences(cases: Sequence[Case]) -> Counter[str]:
@@ -118,10 +136,14 @@ def _build_case(source: Path, row: CsvRow) -> Case:
     found = read_size(path)
     if found != shape:
         raise row.error("w", f"and 'h' say {shape[1]} x {shape[0]}; {row['file']} is {found[1]} x {found[0]}")
+    try:
+        label = label_finding(row["finding"])
+    except LayoutError as error:
+        raise LayoutError(f"{row.path}: row {row.number}: {error.message}", error.remedy) from None
     facts = {name: row[column].strip() for column, name in _FACTS.items() if row[column].strip()}
     return Case(
         case_id=Path(row["file"]).stem, study_id=Path(row["file"]).stem, patient_id=row.need("patientid"), image=path,
-        label=label_finding(row["finding"]), regions=tuple(_read_box(row, column, found) for column in _LUNGS),
+        label=label, regions=tuple(_read_box(row, column, found) for column in _LUNGS),
         view=row["view"].strip(), shape=found, facts={**facts, "truth_finding": row["finding"].strip()},
     )  # fmt: skip
 
