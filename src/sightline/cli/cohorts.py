@@ -408,9 +408,11 @@ def _describe_cohort(cohort: object, destination: Path) -> str:
     assert isinstance(cohort, Cohort)
     patients = len({case.patient_id for case in cohort})
     studies = len({case.study_id for case in cohort})
+    parts = {split: cohort.split(split) for split in ("train", "val", "test")}
+    parts["no split"] = cohort.where(lambda case: case.split is None)
     splits = "; ".join(
-        f"{split} {', '.join(f'{n} {name}' for name, n in cohort.split(split).counts().items())}"
-        for split in ("train", "val", "test")
-        if len(cohort.split(split))
+        f"{split} {', '.join(f'{n} {name}' for name, n in part.counts().items())}"
+        for split, part in parts.items()
+        if len(part)
     )
     return f"{destination}: {count_words({'images': len(cohort), 'studies': studies, 'patients': patients})} ({splits})"

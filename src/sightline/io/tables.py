@@ -160,6 +160,13 @@ def choose_key(rows: Sequence[CsvRow], keys: Sequence[str]) -> str | None:
     )
 
 
+def unify_place(text: str) -> str:
+    """A file's or folder's place as tables are joined by it: in one Unicode form, slashes as on every system but one,
+    no `./` before and no slash behind it.
+    """
+    return normalise_form(text).replace("\\", "/").removeprefix("./").rstrip("/")
+
+
 def read_text(path: Path, remedy: str) -> str:
     """The text of a file that people edit, as `decode_text` takes it.
 

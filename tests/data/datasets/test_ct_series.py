@@ -174,7 +174,7 @@ def test_a_study_of_several_patients_is_left_out_and_the_rest_goes_on(tmp_path):
         study = "1.3.0" if number < 2 else "1.3.2"
         series(tmp_path / "ct" / f"s{number}", number, PatientID=patient, StudyInstanceUID=study)
     (tmp_path / "ct" / "linked").symlink_to(tmp_path)
-    rows = ["patient_id,folder,label", "A,s0,x", "A,s1,x", "C,s2,x", "C,s3,y"]
+    rows = ["patient_id,folder,label", "A,s0,x", "A,.\\s1\\,x", "C,s2/,x", "C,.\\s3,y"]
     (tmp_path / "truth.csv").write_text("\n".join(rows))
     options = Options(labels=tmp_path / "truth.csv", fractions=(1.0, 0.0, 0.0))
     cohort, rejects = read_layout("dicom_ct", tmp_path / "ct", options, tmp_path / "cohort")

@@ -73,6 +73,7 @@ def test_headers_alone_are_faster_and_do_not_find_damaged_pixels(tree):
     [
         ("study_uid,label\n1.1,fracture\n1.2,none\n2.1,none\n", ["fracture", "fracture", "none", "none"]),
         ("sop_uid,label\n1.1.1,a\n1.1.2,b\n1.2.1,a\n2.1.1,b\n", ["a", "b", "a", "b"]),
+        ("file,label\na\\1,x\n.\\a\\2,y\n./b/1.dcm,x\nc\\1.dcm,y\n", ["x", "y", "x", "y"]),  # as on Windows
         ("﻿label , file\nx,a/1\ny,a/2\nx,b/1.dcm\ny,c/1.dcm\n", ["x", "y", "x", "y"]),
     ],
 )
@@ -173,7 +174,7 @@ def test_where_no_row_meets_a_file_the_reasons_are_given_row_by_row(tree, tmp_pa
     assert "no row with study_uid '1.1'" in error.value.message
 
 
-def test_what_import_writes_check_reads(tmp_path):
+def test_what_import_writes_check_reads(tmp_path, capsys):
     """Names with blanks and bytes that are no letters, facts with zero bytes."""
     src = tmp_path / "src"
     radiograph(src / "IM0001 ", "1.1.1")
@@ -186,6 +187,7 @@ def test_what_import_writes_check_reads(tmp_path):
     with pytest.raises(SystemExit) as done:
         cli.main(["cohort", "import", "dicom", str(src), str(tmp_path / "out")])
     assert done.value.code == 0
+    assert "(no split 4 unknown)" in capsys.readouterr().out
     cohort = read_cohort(tmp_path / "out")
     assert len(cohort) == 4
     assert all(read_image(case.image).pixels.size for case in cohort)
