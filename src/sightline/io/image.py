@@ -173,12 +173,16 @@ def _convert_to_display(path: Path, values: NDArray[Any]) -> Pixels:
     return stretched if stretched.ndim == 2 else (stretched >> 8).astype(np.uint8)
 
 
-def find_images(path: Path) -> list[Path]:
+def find_images(path: Path, *, apart_from: str | None = None) -> list[Path]:
     """Files that may be images: the file itself, or all in a folder and below it, sorted by path.
 
     A file counts by its suffix or by its content, so broken images, dangling links and pictures of other formats are
     listed too (reading them says what is wrong). Hidden files and folders and DICOMDIR indices are skipped, and links
     to folders are not followed (they may lead round in circles).
+
+    Args:
+        path: file or folder.
+        apart_from: folders below that hold a file of this name are passed over.
 
     Raises:
         UnreadableFile: nothing stands at the path, or a folder in it may not be read.
@@ -191,6 +195,8 @@ def find_images(path: Path) -> list[Path]:
     found: list[Path] = []
     for folder, inner, names in os.walk(path, onerror=_refuse_closed_folder):
         inner[:] = [name for name in inner if not name.startswith(".")]
+        if apart_from is not None:
+            inner[:] = [name for name in inner if not Path(folder, name, apart_from).is_file()]
         found += (file for name in names if _may_be_image(file := Path(folder, name)))
     return sorted(found)
 

@@ -253,3 +253,16 @@ def test_a_link_to_a_folder_elsewhere_is_rejected_aloud(tmp_path):
     (tmp_path / "src" / "a.dcm").unlink()
     with pytest.raises(LayoutError, match="a link to a folder, which is not followed"):
         read_layout("dicom", tmp_path / "src")
+
+
+def test_a_cohort_in_its_own_source_is_no_second_copy(tmp_path):
+    """Files without SOPInstanceUID would be there twice, in two splits."""
+    for n in range(2):
+        radiograph(tmp_path / f"{n}.dcm", "", study=f"1.{n}")
+    for _ in range(2):
+        with pytest.raises(SystemExit) as done:
+            cli.main(["cohort", "import", "dicom", str(tmp_path), str(tmp_path / "ours")])
+        assert done.value.code == 0
+        assert len(read_cohort(tmp_path / "ours")) == 2
+    rejects = (tmp_path / "ours" / "rejects.csv").read_text().splitlines()
+    assert len(rejects) == 2 and "ours: a cohort in our layout, which is not searched." in rejects[1]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sightline.data.datasets.folder.format import HEAD
 from sightline.errors import LayoutError, SightlineError, UnreadableFile, count_noun
 from sightline.io.dicom.radiograph import (
     Header,
@@ -82,7 +83,8 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     rejects: list[Reject] = []
     naming: set[Path] = set()
     odd: list[str] = []
-    for file in find_images(source):
+    # a cohort that was imported into its source would be its own second copy
+    for file in find_images(source, apart_from=HEAD):
         try:
             header = _read_radiograph(file, check_pixels=options.check_pixels)
             sop_uid = header.facts.get("sop_uid", "")

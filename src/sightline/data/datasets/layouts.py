@@ -159,11 +159,11 @@ def read_layout(
             raise LayoutError(f"{word} writes volumes and needs a destination.", "Name the folder to write.")
         with _begin_volumes(Path(destination)):
             cohort, rejects = layout.cut(Path(source), Path(destination), chosen, progress)
-        return cohort, (*rejects, *_list_links(word, Path(source), ()))
+        return cohort, (*rejects, *_list_unsearched(word, Path(source), ()))
     assert layout.read is not None
     read = layout.read(Path(source), chosen)
     cohort, rejects = read if isinstance(read, tuple) else (read, ())
-    rejects = (*rejects, *_list_links(word, Path(source), [case.image for case in cohort]))
+    rejects = (*rejects, *_list_unsearched(word, Path(source), [case.image for case in cohort]))
     if not len(cohort) and rejects:
         raise LayoutError(f"{source}: nothing was read as a case.{join_reasons(rejects)}", rejects[0].remedy)
     fractions = vars(chosen).get("fractions")
@@ -173,8 +173,10 @@ def read_layout(
     return cohort, tuple(rejects)
 
 
-def _list_links(word: str, source: Path, images: Sequence[Path]) -> list[Reject]:
-    """Links to folders elsewhere, of which no image was read: a search of the source does not follow them."""
+def _list_unsearched(word: str, source: Path, images: Sequence[Path]) -> list[Reject]:
+    """Folders that a search of the source passes over: links to folders elsewhere of which no image was read, and
+    cohorts in our layout, which would be second copies of what they were imported from.
+    """
     if word not in _SEARCHED:
         return []
     from sightline.io.image import find_linked_folders
@@ -182,4 +184,8 @@ def _list_links(word: str, source: Path, images: Sequence[Path]) -> list[Reject]
 
     unread = (link for link in find_linked_folders(source) if not any(image.is_relative_to(link) for image in images))
     remedy = "Import that folder itself, or copy it here."
-    return [Reject(link, f"{link}: a link to a folder, which is not followed.", remedy) for link in unread]
+    rejects = [Reject(link, f"{link}: a link to a folder, which is not followed.", remedy) for link in unread]
+    heads = sorted(source.rglob(HEAD)) if word in ("pictures", "dicom") else []
+    hidden = {at for at in heads if any(part.startswith(".") for part in at.relative_to(source).parts)}
+    inner = [head.parent for head in heads if head not in hidden and head.parent != source]
+    return rejects + [Reject(at, f"{at}: a cohort in our layout, which is not searched.", remedy) for at in inner]

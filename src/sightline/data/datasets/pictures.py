@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sightline.data.datasets.folder.format import parse_split
+from sightline.data.datasets.folder.format import HEAD, parse_split
 from sightline.errors import LayoutError, SightlineError, count_noun
 from sightline.io.image import find_images, read_image
 from sightline.io.picture import Reject
@@ -60,7 +60,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
             f"{table}: no such table.", "Write a csv with the columns file and label, or name it: --labels."
         )
     rows = read_table(Path(table), ("file", "label"), key="file", known=_KNOWN)
-    found = {path.resolve() for path in find_images(source)} - {Path(table).resolve()}
+    found = {path.resolve() for path in find_images(source, apart_from=HEAD)} - {Path(table).resolve()}
     splits = [parse_split(row) for row in rows]  # another word says nothing of what was meant
     ids = name_files(row["file"] for row in rows)
     cases: list[Case] = []

@@ -186,6 +186,8 @@ def _read_organs(
                 counts["empty mask"] += 1
             else:
                 regions.append(Mask(path, Tag("organ", label)))
+    # a lung without its mask would count as a place where no pneumonia can be
+    counts["one lung alone"] += sum(region.tag.label == "pneumonia" for region in regions) == 1
     if dicom_id in boxes:
         r0, c0, r1, c1 = boxes[dicom_id]
         if r1 > r0 and c1 > c0:
