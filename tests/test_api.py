@@ -116,6 +116,9 @@ def test_predictions_of_arrays_files_folders_and_cohorts(run_folder, tiny_cohort
     assert row["p(fracture)"] == pytest.approx(file.probabilities["fracture"])
     output = sl.predict(run, tiny_cohort.split("test"), quiet=True)
     assert len(output.predictions) == len(tiny_cohort.split("test"))
+    of_cases = output.to_frame()
+    assert of_cases.shape == (len(output.predictions), 5 + 2) and set(of_cases["label"]) <= set(tiny_cohort.classes)
+    assert (of_cases["predicted"] == "fracture").equals(of_cases["p(fracture)"] > of_cases["p(no fracture)"])
     assert file.overlay()._repr_png_() == file._repr_png_()
     assert file._repr_png_().startswith(b"\x89PNG") and "fracture" in repr(file)
 

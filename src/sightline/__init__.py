@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sightline.api import read_cohort as read_cohort
     from sightline.api import run_table as run_table
     from sightline.api import train as train
+    from sightline.errors import SightlineError as SightlineError
     from sightline.structures.case import Case as Case
     from sightline.structures.case import Cohort as Cohort
     from sightline.structures.evidence import Evidence as Evidence
@@ -70,6 +71,7 @@ _PLACES = {
     "Evidence": "sightline.structures.evidence",
     "Recipe": "sightline.training.recipe",
     "Run": "sightline.training.run",
+    "SightlineError": "sightline.errors",
 }
 _ROOMS = ("losses", "explainers")
 

@@ -194,7 +194,7 @@ def predict(
 
     Returns:
         A list of predictions, each with `.probabilities`, `.boxes` and `.map`; `.to_frame()` of the list is a table.
-        For a cohort: the network's output on all its cases (`NetworkOutput`).
+        For a cohort: the network's output on all its cases (`NetworkOutput`), which has `.to_frame()` too.
 
     Raises:
         SightlineError: an input cannot be read, or is not what the run predicts (a CT for a radiograph network).

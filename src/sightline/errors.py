@@ -48,6 +48,14 @@ class SightlineError(Exception):
     Args:
         message: what was got and what was expected, naming the file or field.
         remedy: how to mend it, in one sentence; may be empty.
+
+    Example:
+        >>> import sightline as sl
+        >>> try:
+        ...     sl.load_recipe("gided")
+        ... except sl.SightlineError as error:
+        ...     error.message
+        "There is no recipe 'gided'."
     """
 
     def __init__(self, message: str, remedy: str = "") -> None:

@@ -22,6 +22,8 @@ from sightline.structures.frame import Frame
 from sightline.structures.joined_views import JoinViews
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from sightline.training.run import Run
 
 MAPS_KEPT = 8
@@ -112,6 +114,17 @@ class NetworkOutput:
     shown: ExtraMaps = field(default_factory=dict)
     energies: NDArray[np.float64] | None = None
     features: NDArray[np.float32] | None = None
+
+    def to_frame(self) -> pd.DataFrame:
+        """A pandas table, a row a case: name, study, patient, label, predicted class and `p(CLASS)`."""
+        import pandas as pd
+
+        said = self.predictions
+        columns: dict[str, Any] = {"name": said.case_ids, "study": said.study_ids, "patient": said.patient_ids}
+        columns |= {"label": [said.classes[k] for k in said.labels]}
+        columns |= {"predicted": [said.classes[k] for k in said.probabilities.argmax(axis=1)]}
+        columns |= {f"p({name})": said.probabilities[:, k] for k, name in enumerate(said.classes)}
+        return pd.DataFrame(columns)
 
 
 def write_extra_maps(shown: ExtraMaps, path: Path) -> None:
