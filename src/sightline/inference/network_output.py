@@ -119,11 +119,11 @@ class NetworkOutput:
         """A pandas table, a row a case: name, study, patient, label, predicted class and `p(CLASS)`."""
         import pandas as pd
 
-        said = self.predictions
-        columns: dict[str, Any] = {"name": said.case_ids, "study": said.study_ids, "patient": said.patient_ids}
-        columns |= {"label": [said.classes[k] for k in said.labels]}
-        columns |= {"predicted": [said.classes[k] for k in said.probabilities.argmax(axis=1)]}
-        columns |= {f"p({name})": said.probabilities[:, k] for k, name in enumerate(said.classes)}
+        output = self.predictions
+        columns: dict[str, Any] = {"name": output.case_ids, "study": output.study_ids, "patient": output.patient_ids}
+        columns |= {"label": [output.classes[k] for k in output.labels]}
+        columns |= {"predicted": [output.classes[k] for k in output.probabilities.argmax(axis=1)]}
+        columns |= {f"p({name})": output.probabilities[:, k] for k, name in enumerate(output.classes)}
         return pd.DataFrame(columns)
 
 

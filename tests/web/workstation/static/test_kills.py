@@ -170,7 +170,7 @@ def session(reader, rng, what, times):
         pytest.param("server", marks=pytest.mark.slow),
         "browser",
         pytest.param("both", marks=pytest.mark.slow),
-        "network",
+        pytest.param("network", marks=pytest.mark.slow),
     ],
 )
 def test_one_kill_loses_nothing(reader, what):

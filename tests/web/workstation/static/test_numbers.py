@@ -30,6 +30,7 @@ def reader(chromium, tmp_path):
     return come
 
 
+@pytest.mark.slow
 def test_no_point_is_lost_and_every_wait_is_measured(reader):
     with reader(SMALL) as (station, ada):
         found = figures(station, ada, SMALL)  # Unequal where a point is lost
