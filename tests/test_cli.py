@@ -150,6 +150,7 @@ def test_ctrl_c_is_one_line_and_the_same_command_again_is_whole(place, type_in, 
 # -- the way through --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_phantom_then_check(type_in, tmp_path):
     out = tmp_path / "phantom ö"
     code, text, _ = type_in("cohort", "phantom", "radiographs", out, "--studies", "6")

@@ -217,6 +217,7 @@ def test_a_shortcut_in_the_border_or_in_the_facts_is_named(tmp_path):
     assert not any("dull" in f.message for f in findings)
 
 
+@pytest.mark.slow
 def test_facts_that_say_nothing_are_not_flagged_and_grouping_matters():
     random = np.random.default_rng(0)
     labels = np.tile([0, 1], 60)

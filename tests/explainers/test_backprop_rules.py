@@ -277,6 +277,7 @@ def test_a_rule_is_gone_after_its_block_also_after_an_exception():
         pass
 
 
+@pytest.mark.slow
 def test_a_compiled_network_is_explained_as_it_was_written():
     network = Chain(nn.ReLU())
     want = InputGradient("guided")(network, grid(), [0])

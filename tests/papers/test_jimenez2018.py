@@ -166,6 +166,7 @@ def test_transformers_that_move_stand_in_a_table_of_their_own():
     assert replace(tries.model, sampling=None) == places.model
 
 
+@pytest.mark.slow
 def test_two_steps_of_transformers_that_move(femurs, tmp_path, no_pictures):
     table = find_table("femur/transformers", "recommended", TINY, ("3c a-STN, tries",))
     assert table.rows[-1].recipe.model.localiser.name == "test_resnet"

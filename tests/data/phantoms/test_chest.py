@@ -96,6 +96,7 @@ def test_what_is_no_finding_does_not_know_the_label():
     assert lain > 0.08
 
 
+@pytest.mark.slow
 def test_gaze_dwells_on_the_finding_and_wanders():
     shares, beside, closed = [], 0, []
     for n in range(12):

@@ -135,6 +135,7 @@ def test_series_differ_as_those_of_scanners_do():
     assert set(DEFORMED_AT) >= {label for s in planned for label in s.labels}
 
 
+@pytest.mark.slow
 def test_metal_is_bright_and_throws_dark_streaks_beside_it():
     person = next(one for one in people(200) if any(v.screws for v in one.vertebrae))
     column = stack_vertebrae(person)

@@ -80,6 +80,7 @@ def test_windows_are_their_formulas(cohort):
     assert np.allclose(planes["narrow window"][inside], ((plain - low) / (high - low)).clip(0, 1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_cropped_borders_take_the_shortcut_away_and_not_the_finding(cohort, tmp_path, monkeypatch):
     readers = {"rim": (0.0, 0.06), "middle": (0.45, 0.55)}
     rim, middle = (run_of(tmp_path, name, monkeypatch, readers) for name in readers)

@@ -191,6 +191,7 @@ write_objects(make_objects(whole_result(build_source_image(radiograph()))), Path
 """
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes(tmp_path):
     # this one and another
     subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path / "b")], check=True, env=environment())

@@ -91,6 +91,7 @@ def test_it_starts_without_torch_and_prints_an_address_that_works(server):
         assert "libtorch" not in maps.read_text()
 
 
+@pytest.mark.slow
 def test_importing_the_server_imports_no_torch():
     code = (
         "import sys, sightline.web.workstation.launch, sightline.web.workstation.api.app;"
