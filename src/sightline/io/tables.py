@@ -160,11 +160,12 @@ def choose_key(rows: Sequence[CsvRow], keys: Sequence[str]) -> str | None:
     )
 
 
-def unify_place(text: str) -> str:
-    """A file's or folder's place as tables are joined by it: in one Unicode form, slashes as on every system but one,
-    no `./` before and no slash behind it.
+def unify_key(column: str, text: str) -> str:
+    """A cell by which tables are joined, in one Unicode form; places of files and folders with slashes as on every
+    system but one, no `./` before and no slash behind them.
     """
-    return normalise_form(text).replace("\\", "/").removeprefix("./").rstrip("/")
+    form = normalise_form(text)
+    return form.replace("\\", "/").removeprefix("./").rstrip("/") if column in ("file", "folder") else form
 
 
 def read_text(path: Path, remedy: str) -> str:

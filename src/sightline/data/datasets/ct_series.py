@@ -17,7 +17,7 @@ from sightline.io.dicom.series import FoundSeries, find_series
 from sightline.io.files import BEGUN, make_file_name
 from sightline.io.nifti import write_volume
 from sightline.io.picture import Reject, mention_rejects
-from sightline.io.tables import CsvRow, choose_key, read_table, unify_place
+from sightline.io.tables import CsvRow, choose_key, read_table, unify_key
 from sightline.structures.case import Case, Cohort, describe_unknown_patients, order_classes
 from sightline.structures.identifiers import normalise_form
 
@@ -230,7 +230,7 @@ class _Labels:
             )
         rows: dict[str, CsvRow] = {}
         for row in read_table(path, ("label",), key=key, known=_KEYS):
-            first = rows.setdefault(unify_place(row[key]) if key == "folder" else normalise_form(row[key]), row)
+            first = rows.setdefault(unify_key(key, row[key]), row)
             if first is not row:
                 raise row.error(key, f"is that of row {first.number}, written another way", "Remove one row.")
         return cls(key, rows)
@@ -241,7 +241,7 @@ class _Labels:
         value = {"series_uid": series.uid, "study_uid": series.study_uid, "patient_id": series.patient_id}.get(
             self.key, place
         )
-        value = unify_place(value) if self.key == "folder" else normalise_form(value)
+        value = unify_key(self.key, value)
         row = self.rows.get(value)
         if row is None:
             raise UnreadableFile(

@@ -17,7 +17,7 @@ from sightline.io.dicom.radiograph import (
 )
 from sightline.io.image import find_images, read_head
 from sightline.io.picture import DICOM_SUFFIXES, Reject, has_dicom_mark
-from sightline.io.tables import choose_key, read_table, unify_place
+from sightline.io.tables import choose_key, read_table, unify_key
 from sightline.structures.case import Case, Cohort, describe_unknown_patients, order_classes
 from sightline.structures.identifiers import normalise_form
 
@@ -213,7 +213,7 @@ def _read_labels(path: Path, classes: Sequence[str] | None) -> dict[str, _Row]:
                 f"{path}: line {row.line}: label {row.label!r} is none of the classes {list(classes)}.",
                 "Correct the label or add the class.",
             )
-        first = known.setdefault(_unify_key(key, row.value), row)
+        first = known.setdefault(unify_key(key, row.value), row)
         if first is not row:
             raise LayoutError(
                 f"{path}: lines {first.line} and {row.line} both label {key} {row.value!r}.", "Keep one of them."
@@ -221,14 +221,10 @@ def _read_labels(path: Path, classes: Sequence[str] | None) -> dict[str, _Row]:
     return known
 
 
-def _unify_key(key: str, value: str) -> str:
-    return unify_place(value) if key == "file" else normalise_form(value)
-
-
 def _find_label(header: Header, source: Path, rows: dict[str, _Row], used: set[int]) -> str:
     key = next((row.key for row in rows.values()), "file")
     value = _make_relative(header.file, source) if key == "file" else header.facts.get(key, "")
-    row = rows.get(_unify_key(key, value))
+    row = rows.get(unify_key(key, value))
     if row is not None:
         used.add(row.line)
         return row.label
