@@ -51,6 +51,8 @@ POOLS: dict[str, Pooling] = {
 }
 SHARES = ((1.0, "all marks"), (0.2, "20% of marks"), (0.05, "5% of marks"))
 WRONG = (0.1, 0.3)
+# more than any reader's: where guidance stops paying
+MOSTLY_WRONG = (0.6, 0.9)
 # the size at which ways from map to answer are compared
 FEW = 300
 # weights that make both terms alike at first on 16 pictures of FracAtlas (Ross 2017, section 3)
@@ -120,12 +122,25 @@ def build_table(profile: Profile = "recommended") -> Table:
             # the fair twin of a longer training is as long
             twin = base if words == "unguided mean" else f"unguided mean {LONGER} x longer, {at}"
             rows.append(Row(name, recipe, twin, train_images=size, group=group, weight_label=at))
+        longer_few = build_guided_recipe(0.2, steps=STEPS * LONGER)
+        twin = f"unguided mean {LONGER} x longer, {at}"
+        rows.append(
+            Row(
+                f"guided 20% of marks longer, {at}",
+                longer_few,
+                twin,
+                train_images=size,
+                group="guided",
+                weight_label=at,
+            )
+        )
         rows += _build_pairs(size, at)
         for share, words in SHARES:
             recipe = build_guided_recipe(share)
             rows.append(Row(f"guided {words}, {at}", recipe, base, train_images=size, group="guided", weight_label=at))
-        for wrong in WRONG:
-            for loss, words in ((CellFocal(), ""), (CellFocal(trimmed=0.3), " trimmed")):
+        for wrong in WRONG + MOSTLY_WRONG:
+            plain, trimmed = (CellFocal(), ""), (CellFocal(trimmed=0.3), " trimmed")
+            for loss, words in (plain, trimmed) if wrong in WRONG else (plain,):
                 rows.append(
                     Row(
                         f"wrong {wrong:.0%} of marks{words}, {at}",
