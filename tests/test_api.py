@@ -149,11 +149,34 @@ def test_an_explanation_has_its_place(run_folder, tiny_cohort):
         (lambda run, cohort: sl.explain(run, np.eye(9, dtype=np.uint8), target="x"), RecipeError, "no class 'x'"),
         (lambda run, cohort: sl.import_cohort("coco", cohort, "x", group=1), LayoutError, "no option 'group'"),
         (lambda run, cohort: sl.evaluate(run, cohort, replicates=99, quiet=True)["AUROC"], SightlineError, "no number"),
+        (lambda run, cohort: sl.evaluate(run, cohort, replicates="99"), RecipeError, "expected whole numbers"),
+        (lambda run, cohort: sl.evaluate(run, cohort, prevalences=["low"]), RecipeError, "expected numbers"),
+        (lambda run, cohort: sl.predict(run, cohort, workers="1"), SightlineError, "expected a whole number"),
+        (lambda run, cohort: sl.predict(run, cohort, features=3), SightlineError, "folder of features was expected"),
+        (lambda run, cohort: sl.load_recipe("small-guided", weights=5), RecipeError, "expected a text"),
+        (lambda run, cohort: sl.train(None, cohort, "x", steps=2), RecipeError, "got a NoneType"),
+        (lambda run, cohort: sl.train("small-guided", cohort, None), SightlineError, "run folder was expected"),
+        (lambda run, cohort: sl.dissect(run, cohort, "x", top="1%"), RecipeError, "top is '1%'"),
+        (lambda run, cohort: sl.run_table("liao2022/fracatlas", cohort, "x", rows=3), RecipeError, "expected texts"),
+        (lambda run, cohort: sl.run_table("liao2022/fracatlas", cohort, "x", seeds=[0, 0]), RecipeError, "twice"),
+        (
+            lambda run, cohort: sl.run_table("liao2022/fracatlas", cohort, "x", seeds=[0.5]),
+            RecipeError,
+            "whole numbers",
+        ),
     ],
 )
 def test_mistakes_are_named(call, error, words, run_folder, tiny_cohort):
     with pytest.raises(error, match=words):
         call(run_folder, tiny_cohort.root)
+
+
+def test_folders_are_texts_or_paths(tiny_cohort, tmp_path):
+    assert sl.load_recipe("small-guided", weights=tmp_path / "w.safetensors").model.backbone.weights.endswith(
+        "w.safetensors"
+    )
+    few = {"steps": 1, "size": 32, "weights": "none", "quiet": True}
+    assert sl.train("small-guided", tiny_cohort, str(tmp_path / "run"), features=str(tmp_path / "kept"), **few).done
 
 
 def test_logits_of_any_network():

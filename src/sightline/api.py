@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sightline.errors import RecipeError, SightlineError
+from sightline.errors import RecipeError, require_folder, require_numbers, require_texts
 
 if TYPE_CHECKING:
     from sightline.dissection.results import Dissection
@@ -36,7 +36,7 @@ def read_cohort(folder: str | Path) -> Cohort:
     """
     from sightline.data.datasets.folder import reader
 
-    return reader.read_cohort(_require_folder(folder, "cohort"))
+    return reader.read_cohort(require_folder(folder, "cohort"))
 
 
 def import_cohort(layout: str, source: str | Path, destination: str | Path, **options: Any) -> Cohort:
@@ -62,15 +62,18 @@ def import_cohort(layout: str, source: str | Path, destination: str | Path, **op
     from sightline.errors import LayoutError
 
     known = [field.name for field in fields(find_layout(layout).options)]
-    strange = sorted(set(options) - set(known))
-    if strange:
+    if strange := sorted(set(options) - set(known)):
         has = f"It has {', '.join(known)}." if known else "It has none."
         raise LayoutError(f"The layout {layout} has no option {strange[0]!r}.", has)
     paths = ("labels", "groups", "images", "id_list", "gradings", "columns", "annotations")
-    given = {name: Path(value) if name in paths and value is not None else value for name, value in options.items()}
+    given = {
+        name: require_folder(value, name) if name in paths and value is not None else value
+        for name, value in options.items()
+    }
     chosen = find_layout(layout).options(**given)
-    import_layout(layout, Path(source), Path(destination), chosen)
-    return reader.read_cohort(Path(destination))
+    out = require_folder(destination, "folder to write")
+    import_layout(layout, require_folder(source, "data set"), out, chosen)
+    return reader.read_cohort(out)
 
 
 def list_recipes() -> list[str]:
@@ -116,8 +119,7 @@ def load_recipe(name: str | Path, **changes: Any) -> Recipe:
     from sightline.papers.recipes import find_recipe
 
     known = list(Changes.__dataclass_fields__)
-    strange = sorted(set(changes) - set(known))
-    if strange:
+    if strange := sorted(set(changes) - set(known)):
         raise RecipeError(f"A recipe has no option {strange[0]!r}.", f"Change one of {', '.join(known)}.")
     return apply_changes(find_recipe(str(name)), Changes(**changes))
 
@@ -152,15 +154,15 @@ def train(recipe: Recipe | str | Path, cohort: Cohort | str | Path, folder: str 
     engine = _build_engine(options)
     if isinstance(recipe, (str, Path)):
         recipe = load_recipe(recipe, **options)
+    elif not isinstance(recipe, Recipe):
+        raise RecipeError(f"A recipe was expected; got a {type(recipe).__name__}.", "Give a name of list_recipes.")
     elif options:
         _refuse({k: v for k, v in options.items() if k not in Changes.__dataclass_fields__})
         recipe = apply_changes(recipe, Changes(**options))
-    if not isinstance(recipe, Recipe):
-        raise RecipeError(f"A recipe was expected; got a {type(recipe).__name__}.", "Give a name of list_recipes.")
     cases = _open_cohort(cohort)
     require_regions(recipe, recipe.see(cases))
     choose = partial(choose_boxes, cohort=cases, catalogue=CATALOGUE, engine=engine)
-    run = choose(train_run(recipe, cases, Path(folder), CATALOGUE, engine, conclude=choose))
+    run = choose(train_run(recipe, cases, require_folder(folder, "run folder"), CATALOGUE, engine, conclude=choose))
     write_model_card(run)
     return run
 
@@ -178,7 +180,7 @@ def load_run(folder: str | Path) -> Run:
     from sightline.papers.catalogue import CATALOGUE
     from sightline.training.run import open_run
 
-    return open_run(_require_folder(folder, "run"), CATALOGUE)
+    return open_run(require_folder(folder, "run"), CATALOGUE)
 
 
 def predict(
@@ -262,7 +264,7 @@ def evaluate(
     split: Split = "test",
     *,
     replicates: int = 2000,
-    prevalences: Sequence[float] = (),
+    prevalences: float | Sequence[float] = (),
     faithfulness: Sequence[str] | str = (),
     **options: Any,
 ) -> EvaluationReport:
@@ -299,6 +301,8 @@ def evaluate(
     run, whole, engine = _open_run(run), _open_cohort(cohort), _build_engine(options)
     images = options.pop("faithfulness_images", 24)
     _refuse(options)
+    require_numbers("replicates", replicates, whole=True)
+    shares = require_numbers("prevalences", prevalences)
     cases = run.recipe.see(whole.part(split))
     out = run.folder / "evaluation" / make_safe_name(f"{whole.name}-{split}")
     for line in filter(None, (*describe_known_cases(run, cases), describe_replaced(out, split, cases))):
@@ -308,7 +312,7 @@ def evaluate(
     if run.recipe.classifies:
         evidence = compute_evidence(
             found.predictions, cases, run.calibration,
-            energies=found.energies, prevalences=tuple(prevalences), replicates=replicates,
+            energies=found.energies, prevalences=shares, replicates=replicates,
         )  # fmt: skip
         estimates += evidence.estimates()
     if faithfulness:
@@ -336,7 +340,8 @@ def dissect(run: Run | str | Path, cohort: Cohort | str | Path, out: str | Path,
     engine = _build_engine(options)
     chosen = {name: options.pop(name) for name in vars(DissectionOptions()) if name in options}
     _refuse(options)
-    return dissect_run(_open_run(run), _open_cohort(cohort), Path(out), DissectionOptions(**chosen), engine=engine)
+    where = require_folder(out, "folder to write")
+    return dissect_run(_open_run(run), _open_cohort(cohort), where, DissectionOptions(**chosen), engine=engine)
 
 
 def run_table(
@@ -344,7 +349,7 @@ def run_table(
     cohort: Cohort | str | Path,
     folder: str | Path,
     *,
-    seeds: Sequence[int] = (0, 1, 2),
+    seeds: int | Sequence[int] = 3,
     **options: Any,
 ) -> TableResult:
     """Train and evaluate every row of a table with every seed and write report.html; finished runs are reused.
@@ -353,7 +358,7 @@ def run_table(
         name: see `list_tables`, or a YAML file that describes a table.
         cohort: a cohort with splits, or its folder.
         folder: where runs and the report are written.
-        seeds: seeds of the trainings.
+        seeds: trainings per row (with seeds 0, 1, ...), or their seeds.
         options: rows (words in their names), without (names of rows), capsules (of earlier tables, whose trainings
             are not run again), profile, changes to every row (`load_recipe`), parallel, and fields of the engine.
 
@@ -376,16 +381,15 @@ def run_table(
     from sightline.papers.recipes import find_table
 
     engine = _build_engine(options)
-    chosen = [
-        (words,) if isinstance(words := options.pop(key, ()), str) else tuple(words) for key in ("rows", "without")
-    ]
-    profile = options.pop("profile", "recommended")
-    runs_on, capsules = LocalEngine(options.pop("parallel", 1)), [Path(path) for path in options.pop("capsules", ())]
+    rows, without, capsules = (require_texts(key, options.pop(key, ())) for key in ("rows", "without", "capsules"))
+    profile, runs_on = options.pop("profile", "recommended"), LocalEngine(options.pop("parallel", 1))
     _refuse({k: v for k, v in options.items() if k not in Changes.__dataclass_fields__})
-    table = find_table(str(name), profile, Changes(**options), *chosen)
-    where: dict[str, Any] = {"engine": engine, "runs_on": runs_on, "capsules": capsules}
-    result = run(table, _open_cohort(cohort), Path(folder), CATALOGUE, seeds=seeds, **where)
-    write_table(result, Path(folder))
+    table = find_table(str(name), profile, Changes(**options), rows, without)
+    where: dict[str, Any] = {"engine": engine, "runs_on": runs_on, "capsules": [Path(path) for path in capsules]}
+    seeds = range(seeds) if isinstance(seeds, int) else require_numbers("seeds", seeds, whole=True)
+    out = require_folder(folder, "folder to write")
+    result = run(table, _open_cohort(cohort), out, CATALOGUE, seeds=seeds, **where)
+    write_table(result, out)
     return result
 
 
@@ -394,18 +398,14 @@ def _build_engine(options: dict[str, Any]) -> Engine:
     from sightline.training.engine import Engine
 
     names = [name for name in Engine.__dataclass_fields__ if name in options]
+    if options.get("features") is not None:
+        options["features"] = require_folder(options["features"], "folder of features")
     return Engine(**{name: options.pop(name) for name in names})
 
 
 def _refuse(options: dict[str, Any]) -> None:
     if options:
         raise RecipeError(f"There is no option {sorted(options)[0]!r} here.", "Its help lists the options.")
-
-
-def _require_folder(folder: object, what: str) -> Path:
-    if not isinstance(folder, (str, Path)):
-        raise SightlineError(f"A {what} was expected; got a {type(folder).__name__}.", f"Give the {what}'s folder.")
-    return Path(folder)
 
 
 def _open_run(run: Run | str | Path) -> Run:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 _SINGULAR = {f"{noun}s": noun for noun in ("image", "patient", "case", "training", "seed", "picture", "reader", "box")}
 _SINGULAR |= {"studies": "study", "boxes": "box", "classes": "class"}
@@ -94,3 +96,43 @@ class RunError(SightlineError):
 
 class FolderHeld(RunError):
     """A folder that another process writes into just now."""
+
+
+def require_folder(folder: object, what: str) -> Path:
+    """A path that a person gave, as a Path.
+
+    Raises:
+        SightlineError: no text and no path.
+    """
+    if not isinstance(folder, (str, Path)):
+        raise SightlineError(f"A {what} was expected; got a {type(folder).__name__}.", "Give its path.")
+    return Path(folder)
+
+
+def require_numbers(name: str, given: object, *, whole: bool = False) -> tuple[Any, ...]:
+    """What a person gave for an option, one number or several, as a tuple.
+
+    Raises:
+        RecipeError: something else, or a fraction where whole numbers are meant.
+    """
+    numbers = _list(given)
+    if any(isinstance(number, bool) or not isinstance(number, int if whole else (int, float)) for number in numbers):
+        words, such = ("whole numbers", "1") if whole else ("numbers", "0.1")
+        raise RecipeError(f"{name} is {given!r}; expected {words}.", f"Give for example {name}={such}.")
+    return numbers
+
+
+def require_texts(name: str, given: object) -> tuple[Any, ...]:
+    """What a person gave for an option, one text or path or several, as a tuple.
+
+    Raises:
+        RecipeError: something else.
+    """
+    texts = _list(given)
+    if not all(isinstance(text, (str, Path)) for text in texts):
+        raise RecipeError(f"{name} is {given!r}; expected texts.", f'Give for example {name}=["..."].')
+    return texts
+
+
+def _list(given: object) -> tuple[object, ...]:
+    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)

@@ -81,10 +81,14 @@ def test_a_part_of_no_share_stays_empty():
     assert Counter(parts(split).values()) == {"train": 16, "test": 4}
 
 
-@pytest.mark.parametrize("fractions", [(0.7, 0.1, 0.1), (1.2, -0.4, 0.2), (0.5, 0.5), (float("nan"), 0.5, 0.5)])
+@pytest.mark.parametrize(
+    "fractions", [(0.7, 0.1, 0.1), (1.2, -0.4, 0.2), (0.5, 0.5), (float("nan"), 0.5, 0.5), 0.5, "0.7", (0.6, "a", 0.3)]
+)
 def test_fractions_that_are_no_shares_are_refused(fractions):
     with pytest.raises(CohortError, match="three shares"):
         split_cohort(cohort_of("a", "b", "a"), fractions)
+    with pytest.raises(CohortError, match="seed is a whole number"):
+        split_cohort(cohort_of("a", "b", "a"), seed="x")
 
 
 def test_too_few_groups_are_refused():

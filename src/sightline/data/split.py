@@ -53,6 +53,8 @@ def split_cohort(
         counts[g, cohort.class_index(case.label)] += 1.0
     counts = counts[:, counts.sum(axis=0) > 0]
 
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise CohortError(f"A seed is a whole number, 0 or more; got {seed!r}.", "For example 0.")
     random = np.random.default_rng(seed)
     tries = [_assign(counts, shares, random.permutation(len(names))) for _ in range(TRIES)]
     _, assigned = min(tries, key=lambda attempt: attempt[0])
@@ -61,10 +63,14 @@ def split_cohort(
 
 
 def _require_shares(fractions: Sequence[float]) -> NDArray[np.float64]:
-    shares = np.array([float(f) for f in fractions])
+    try:
+        shares = np.array([float(f) for f in fractions])
+    except (TypeError, ValueError):
+        # no numbers, or not several
+        shares = np.array([])
     if len(shares) != 3 or not np.isfinite(shares).all() or (shares < 0).any() or not math.isclose(shares.sum(), 1.0):
         raise CohortError(
-            f"Split fractions must be three shares (train, val, test) that add up to 1; got {list(fractions)}.",
+            f"Split fractions must be three shares (train, val, test) that add up to 1; got {fractions}.",
             "For example 0.7 0.1 0.2.",
         )
     return shares

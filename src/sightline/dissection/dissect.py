@@ -41,7 +41,7 @@ from sightline.dissection.scoring import (
     score_units,
 )
 from sightline.dissection.top_cases import CaseCalls
-from sightline.errors import CohortError, RecipeError, RunError, count_noun
+from sightline.errors import CohortError, RecipeError, RunError, count_noun, require_numbers
 from sightline.explainers.units.layer import UnitLayer, choose_default_layer, has_cross_image_layers
 from sightline.io.files import digest_file
 from sightline.metrics.units.scores import Over
@@ -81,6 +81,8 @@ class DissectionOptions:
 
     def __post_init__(self) -> None:
         """Refuse what dissects or shows nothing."""
+        require_numbers("top", self.top)
+        require_numbers("units", self.units, whole=True)
         if not 0 < self.top < 1:
             raise RunError(f"--top is a share between 0 and 1; got {self.top}.", "Published: 0.005.")
         if self.units < 1:

@@ -100,8 +100,10 @@ def require_processes(name: str, number: int, least: int = 0) -> None:
         least: that makes sense.
 
     Raises:
-        RunError: below `least`, or above four a core (sixteen on small machines).
+        RunError: no whole number, below `least`, or above four a core (sixteen on small machines).
     """
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise RunError(f"{name} is {number!r}; expected a whole number.", f"Give for example {name}={max(least, 1)}.")
     cores, most = os.cpu_count() or 1, count_allowed_processes()
     if not least <= number <= most:
         raise RunError(

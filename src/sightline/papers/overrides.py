@@ -46,6 +46,12 @@ class Changes:
             _require(name, getattr(self, name), int, "a whole number")
         for name in ("weight", "rate"):
             _require(name, getattr(self, name), (int, float), "a number")
+        for name in ("backbone", "weights"):
+            value = getattr(self, name)
+            if isinstance(value, Path):
+                object.__setattr__(self, name, str(value))
+            elif not isinstance(value, str | None):
+                raise RecipeError(f"{name} is {value!r}; expected a text.", "Give a name, or the path of a file.")
         if self.rate is not None and not 0.0 < self.rate <= MOST:
             raise RecipeError(
                 f"rate must be above 0, and at most {MOST:.0e}; got {self.rate}.",

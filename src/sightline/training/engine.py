@@ -20,7 +20,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.distributed.nn import functional as collectives
 
-from sightline.errors import RunError
+from sightline.errors import RunError, require_numbers
 from sightline.io.progress import require_processes
 from sightline.structures.evidence import Batch, has_bfloat16
 
@@ -57,6 +57,7 @@ class Engine:
         """Refuse numbers of devices and processes that mean nothing, or that this machine cannot bear."""
         require_processes("devices", self.devices, 1)
         require_processes("workers", self.workers)
+        require_numbers("state_every_s", self.state_every_s)
 
     def fabric(self, precision: str) -> Fabric:
         """Fabric for this engine; float32 in place of mixed bfloat16 on a processor that would have to emulate it.

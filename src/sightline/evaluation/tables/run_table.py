@@ -49,6 +49,10 @@ def run_table(
     """
     if not seeds:
         raise RecipeError("A table needs at least one seed.", "Use --seeds 1 or more.")
+    if len(set(seeds)) < len(seeds):
+        raise RecipeError(
+            f"A seed is named twice in {list(seeds)}: one training would count as two.", "Name each seed once."
+        )
     tests = _collect_tests(cohort, external)
     if table.named_in:
         # tables that come with the package do without
