@@ -50,7 +50,7 @@ class CsvRow:
     def integer(self, column: str) -> int | None:
         """A whole number, or None where the cell is empty."""
         try:
-            return int(refuse_underscores(self[column])) if self[column] else None
+            return int(refuse_underscores(drop_zeros(self[column]))) if self[column] else None
         except ValueError:
             raise self.error(column, f"is {self[column]!r}, expected a whole number") from None
 
@@ -67,6 +67,11 @@ class CsvRow:
     def error(self, column: str, what: str, remedy: str = "Fix this cell of the table.") -> LayoutError:
         """A refusal that names file, row and column."""
         return LayoutError(f"{self.path}: row {self.number}, column {column!r} {what}.", remedy)
+
+
+def drop_zeros(text: str) -> str:
+    """A whole number without the `.0` that spreadsheets and pandas write behind it; any other text as it is."""
+    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", text)
 
 
 def refuse_underscores(text: str) -> str:
@@ -92,7 +97,12 @@ def parse_number(value: Any) -> float:
 
 
 def read_table(
-    path: Path, required: Sequence[str], *, key: str | None = None, known: Sequence[str] = ()
+    path: Path,
+    required: Sequence[str],
+    *,
+    key: str | None = None,
+    known: Sequence[str] = (),
+    whole: Sequence[str] = (),
 ) -> list[CsvRow]:
     """Read a CSV table with a header (UTF-8, or UTF-16 with its mark, as Excel's "Unicode text"; quoted fields may hold
     newlines; a first line `sep=;` names the separator).
@@ -106,6 +116,7 @@ def read_table(
         required: columns that must exist.
         key: column whose values must be present and unique.
         known: columns that are read where they exist.
+        whole: columns of whole numbers, in which pandas writes `1.0` once a cell is empty: 1 is meant.
 
     Raises:
         LayoutError: missing file or column, a row of another length than the header or equal to it, a repeated or
@@ -139,7 +150,9 @@ def read_table(
                 f"{path}: row {number} has {count_noun(len(record), 'cell')}, the header has {len(header)}.",
                 "Quote cells that hold commas or newlines.",
             )
-        rows.append(CsvRow(path, number, dict(zip(header, record, strict=True))))
+        cells = dict(zip(header, record, strict=True))
+        cells |= {column: drop_zeros(cells[column]) for column in whole if column in cells}
+        rows.append(CsvRow(path, number, cells))
     if key is not None:
         seen: dict[str, int] = {}
         for row in rows:

@@ -119,6 +119,14 @@ def test_what_cannot_be_used_is_left_out_with_a_reason(tmp_path):
     assert "no box inside" in reasons["a_side"] and "no row" in reasons["stranger"]
 
 
+def test_whole_numbers_written_by_pandas_are_whole_numbers(tmp_path):
+    plain = by_id(grazpedwri.read(tree(tmp_path / "a"), grazpedwri.Options(fractions=None))[0])
+    rows = [(s, f"{p}.0", f"{n}.0", f"{v}.0", code, seen and f"{seen}.0") for s, p, n, v, code, seen in ROWS]
+    floats = by_id(grazpedwri.read(tree(tmp_path / "b", rows=rows, cast="1.0"), grazpedwri.Options(fractions=None))[0])
+    what = [(c.study_id, c.patient_id, c.label, c.view, c.facts) for c in plain.values()]
+    assert [(c.study_id, c.patient_id, c.label, c.view, c.facts) for c in floats.values()] == what
+
+
 @pytest.mark.parametrize(
     ("cells", "words"),
     [

@@ -69,9 +69,10 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
         LayoutError: missing tables or columns, wrong cells, contradictions.
     """
     source, options = Path(source), options or Options()
-    rows = read_table(source / "dataset.csv", ["image_id", *FACTS, "fractured"], key="image_id")
+    flags = (*FACTS, "fractured")
+    rows = read_table(source / "dataset.csv", ["image_id", *flags], key="image_id", whole=flags)
     for row in rows:
-        for column in (*FACTS, "fractured"):
+        for column in flags:
             if row[column] not in ("0", "1"):
                 raise row.error(column, f"is {row[column]!r}, expected 0 or 1")
     document = read_json(source / MASKS)

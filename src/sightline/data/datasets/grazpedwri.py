@@ -42,6 +42,7 @@ COLUMNS = (
     "filestem", "patient_id", "study_number", "gender", "age", "laterality", "projection", "ao_classification",
     "diagnosis_uncertain", "fracture_visible", "pixel_spacing", "device_manufacturer", *FLAGS,
 )  # fmt: skip
+WHOLE = ("patient_id", "study_number", "projection", "diagnosis_uncertain", "fracture_visible", *FLAGS)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
         LayoutError: the table or a column is missing, a cell is wrong, or no image is there.
     """
     source, options = Path(source), options or Options()
-    rows = {row["filestem"]: row for row in read_table(source / "dataset.csv", COLUMNS, key="filestem")}
+    rows = {row["filestem"]: row for row in read_table(source / "dataset.csv", COLUMNS, key="filestem", whole=WHOLE)}
     images, boxes = _find_files(source, ".png"), _find_files(source, ".txt")
     rejects = [
         Reject(path, "no row of dataset.csv has this filestem", "Leave the file out, or fix the table.")
