@@ -13,7 +13,7 @@ from support.paths import DATA
 
 from sightline.errors import UnreadableFile
 from sightline.io import image as reading
-from sightline.io.image import find_images, read_image
+from sightline.io.image import find_images, measure_whole_picture, read_image
 from sightline.io.picture import Reject, require_sane_size, stretch_to_uint16, write_rejects
 
 RNG = np.random.default_rng(7)
@@ -204,7 +204,23 @@ def test_a_file_cut_anywhere_is_refused_or_whole_but_never_half_read(tmp_path, s
             assert str(path) in error.message
             assert error.remedy
             refused += 1
+            with pytest.raises(UnreadableFile):
+                measure_whole_picture(path)
+        else:
+            assert measure_whole_picture(path) == whole.shape
     assert refused >= 15
+
+
+def test_a_whole_png_is_known_by_its_checksums_without_decoding_it(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.png", Image.fromarray(DEEP))
+    data = bytearray(path.read_bytes())
+    monkeypatch.setattr(reading, "read_image", None)
+    assert measure_whole_picture(path) == DEEP.shape
+    monkeypatch.undo()
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UnreadableFile):
+        measure_whole_picture(path)
 
 
 def test_an_end_mark_inside_a_thumbnail_does_not_pass_for_the_end(tmp_path):

@@ -32,6 +32,7 @@ from sightline.structures.raster import (
     read_raster,
     read_raster_frame,
     reduce_to_grey,
+    require_intact_png,
     require_sane_size,
 )
 from sightline.structures.regions import is_volume
@@ -153,6 +154,23 @@ def read_size(path: Path) -> tuple[int, int]:
         UnreadableFile: as `read_frame`.
     """
     rows, columns = read_frame(path).shape
+    return rows, columns
+
+
+def measure_whole_picture(path: Path) -> tuple[int, int]:
+    """(rows, columns) of a picture of which nothing is missing, as `read_image` would find it.
+
+    A header says nothing of a picture cut short. The checksums of a PNG do, in an eighth of the time that decoding
+    takes; pictures of other kinds are decoded.
+
+    Raises:
+        UnreadableFile: as `read_image`.
+    """
+    kind = find_picture_kind(read_head(path))
+    if kind is not None and kind[0] == "PNG":
+        require_intact_png(path, path.read_bytes())
+        return read_size(path)
+    rows, columns = read_image(path).pixels.shape[:2]
     return rows, columns
 
 

@@ -103,7 +103,7 @@ def read_raster(path: Path) -> Raster:
             if name == "JPEG":
                 _require_end_of_jpeg(path, data)
             if name == "PNG":
-                _require_intact_png(path, data)
+                require_intact_png(path, data)
             if name == "TIFF" and image.mode == "L" and _read_tag(image, 339) in (2, (2,)):
                 raise UnreadableFile(
                     f"{path}: the TIFF holds signed 8-bit numbers, which have no display range.",
@@ -218,7 +218,7 @@ def _require_end_of_jpeg(path: Path, data: bytes) -> None:
         )
 
 
-def _require_intact_png(path: Path, data: bytes) -> None:
+def require_intact_png(path: Path, data: bytes) -> None:
     """Refuse a PNG with a chunk cut or changed: Pillow does not compare the checksums of pixel chunks."""
     position, kind = 8, b""
     while kind != b"IEND" and position + 12 <= len(data):

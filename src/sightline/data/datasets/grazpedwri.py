@@ -19,7 +19,7 @@ from typing import Literal
 from sightline.data.split import split_cohort
 from sightline.data.task import read_ao
 from sightline.errors import LayoutError, SightlineError, count_noun
-from sightline.io.image import read_image
+from sightline.io.image import measure_whole_picture
 from sightline.io.picture import Reject
 from sightline.io.tables import CsvRow, read_table, read_text
 from sightline.structures.case import Case, Cohort
@@ -164,8 +164,7 @@ def _build_case(row: CsvRow, image: Path, label_from: LabelFrom) -> Case | None:
 
 def _add_marks(case: Case, boxes: Path | None, *, visible: bool) -> Case:
     """The case with its size and the boxes of its fractures; what else is boxed is no finding of any class here."""
-    rows, columns = read_image(case.image).pixels.shape[:2]  # decoded: a header says nothing of a picture cut short
-    shape = (rows, columns)
+    shape = measure_whole_picture(case.image)
     objects = read_yolo_boxes(boxes, shape, OBJECTS) if boxes is not None else ()
     fractures = [box for name, box in objects if name == "fracture"]
     if fractures and not visible:
