@@ -29,9 +29,11 @@ def test_rows_say_what_they_were_shown():
     shown_none = [row.name for row in table.rows if not (row.recipe.guided_by_regions or row.recipe.needs_boxes)]
     twins = [row.name for row in table.rows if row.group == "twins of cell focal"]
     assert len(twins) == 4 and rows["patches, image labels"].recipe.view.patches.around == 0.0
-    tops = ["top 2%", "top 2%, nearest normal film", "top 2%, three scales"]
-    assert shown_none == [*unmarked, *tops, *twins, "image labels, committee"]
-    assert all(rows[member].weight_label == "" for member in rows["image labels, committee"].needs)
+    tops = ["top 2%", *(f"top 2%, {words}" for words in ("nearest normal film", "three scales"))]
+    tops += ["top 2%, EfficientNet-Lite2", "top 2%, hard negatives", "top 0.5%"]
+    committees = ["image labels, committee", "image labels of several kinds, committee"]
+    assert shown_none == [*unmarked, *tops, *twins, *committees]
+    assert all(rows[member].weight_label == "" for name in committees for member in rows[name].needs)
     # nothing that saw a box stands behind the row of image labels alone
     assert rows["top 2%, self-trained"].needs == ("top 2%",)
     for words, share in (("5%", 0.05), ("20%", 0.2), ("all", 1.0)):

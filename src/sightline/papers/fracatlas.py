@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from sightline.data.hard_negatives import HardNegatives
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View
 from sightline.data.views.patches import Patches
@@ -248,6 +249,25 @@ def _build_frozen_backbone() -> Backbone:
     return Backbone(name="mobilenetv2_100", weights="imagenet", frozen_stages=3)
 
 
+# networks of image labels that differ, and so may err at different places
+KINDS = ("top 2%", "top 2%, EfficientNet-Lite2", "top 2%, hard negatives")
+
+
+def _build_weak_rows(base: str) -> list[Row]:
+    """What else may point with image labels alone: finer features, fewer cells, normal pictures that look fractured."""
+    weak = build_weak_recipe()
+    assert isinstance(weak.model, ClassMapModel)
+    lite = replace(weak.model.backbone, name="tf_efficientnet_lite2")
+    recipes = {
+        "top 2%, EfficientNet-Lite2": replace(weak, model=replace(weak.model, backbone=lite)),
+        # half of the normal pictures' draws go to those in which it points most surely at what is no fracture
+        "top 2%, hard negatives": replace(weak, mining=HardNegatives(by="peak")),
+        # about the cells that a fracture of median size covers
+        "top 0.5%": replace(weak, model=replace(weak.model, pool=TopPool(0.005))),
+    }
+    return [Row(name, recipe, base, group="image labels") for name, recipe in recipes.items()]
+
+
 def _build_ensemble_rows(rows: Mapping[str, Row], base: str) -> list[Row]:
     """Rows that are not trained: finished ones judge together, also of the mirror image, and their maps are smoothed.
 
@@ -264,6 +284,7 @@ def _build_ensemble_rows(rows: Mapping[str, Row], base: str) -> list[Row]:
         )
         for words, members in (
             ("image labels", ("top 2%",)),
+            ("image labels of several kinds", KINDS),
             ("5% boxes", ("guided, 5% boxes",)),
             ("all boxes", ("cell focal, all boxes, longer", "cell focal, all boxes", "patches, all boxes")),
         )
@@ -320,6 +341,7 @@ def build_localiser_table(profile: Profile = "recommended") -> Table:
             group="image labels",
         )
     )
+    rows += _build_weak_rows(base)
     for share, words in ((0.05, "5%"), (0.2, "20%"), (1.0, "all")):
         rows.append(Row(f"guided, {words} boxes", _build_first_wing(share), base, group="guided", weight_label=words))
         rows.append(
