@@ -19,6 +19,7 @@ LESS = [
     {"Modality": None, "SamplesPerPixel": None},
     {"Modality": "no term", "RescaleSlope": "2", "ImagerPixelSpacing": "0.2"},
     {"RescaleIntercept": "-5", "ImagerPixelSpacing": ["0", "0"], "PatientOrientation": "L"},
+    {"ImagerPixelSpacing": ["1e9", "1e9"]},
 ]
 
 

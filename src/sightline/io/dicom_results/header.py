@@ -24,6 +24,7 @@ from pydicom.valuerep import PersonName, validate_value
 from sightline.errors import UnreadableFile
 from sightline.io.dicom.greyscale import is_window
 from sightline.io.dicom.shutter import SHUTTER
+from sightline.structures.frame import is_pixel_size
 
 UTF8 = "ISO_IR 192"
 NEEDED = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID")
@@ -85,7 +86,7 @@ TAKEN_OVER = (*NEEDED, *TYPE_2, *_PATIENT, *_STUDY, *_SERIES, *_IMAGE)
 _NUMBERS = ("DS", "IS", "FD", "FL", "US", "SS", "UL", "SL")
 _TABLES = ("ModalityLUTSequence", "VOILUTSequence")
 _SEXES = ("M", "F", "O")
-# zero stands in files for "unknown", and no pixel or slice has a size below
+# zero stands in files for "unknown", and what the readers do not take for a pixel's size is none here
 _LENGTHS = ("PixelSpacing", "ImagerPixelSpacing", "SliceThickness")
 
 
@@ -259,7 +260,7 @@ def _check_value(keyword: str, value: Any, dataset: Dataset) -> tuple[Any, bool]
             numbers = [float(one) for one in many]
         except (TypeError, ValueError):
             return None, False
-        sound = all(abs(one) < 1e12 and (one > 0 or keyword not in _LENGTHS) for one in numbers)
+        sound = all(abs(one) < 1e12 and (is_pixel_size(one) or keyword not in _LENGTHS) for one in numbers)
         return (value, True) if sound else (None, False)
     texts = [str(one) for one in many]
     if keyword == "PatientSex" and texts[0].strip() not in _SEXES:
