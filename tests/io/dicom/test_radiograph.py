@@ -128,13 +128,22 @@ def test_known_values_of_the_twelve_bit_jpeg():
 
 
 @real
+@pytest.mark.parametrize("size", [300, 400, 700, 1200])
+def test_an_image_cut_in_its_header_is_called_cut(size, tmp_path):
+    path = tmp_path / "cut.dcm"
+    path.write_bytes((DATA / "radiographs" / "RG2_UNC.dcm").read_bytes()[:size])
+    with pytest.raises(UnreadableFile, match="truncated"):
+        read_image(path)
+
+
+@real
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
         ("ExplVR_BigEndNoMeta", "the mark 'DICM' and the file meta information are missing"),
         ("no_meta", "the mark 'DICM' and the file meta information are missing"),
         ("meta_missing_tsyntax", "does not state its transfer syntax"),
-        ("UN_sequence", "not an image but an object without a class"),
+        ("UN_sequence", "ends before its pixels"),
         ("emri_small_jpeg_2k_lossless_too_short", "ends before its pixels"),
         ("parametric_map_float", "floating-point numbers"),
         ("rtplan", "not an image but RT Plan Storage (modality RTPLAN)"),

@@ -182,12 +182,14 @@ def _require_pixels(header: Any, file: Path) -> None:
             f"{file}: the pixels are floating-point numbers (a computed map), not a radiograph.",
             "Give the radiograph that the map was computed from.",
         )
-    if "Rows" in header or "PixelData" in header or len(header) == 0:
+    # a copy that ends early may hold no more of its class than the file meta information
+    named = header.get("SOPClassUID") or getattr(header.file_meta, "MediaStorageSOPClassUID", None)
+    kind = " ".join(getattr(named, "name", "").split())[:100] or "an object without a class"
+    if "Rows" in header or "PixelData" in header or len(header) == 0 or "Image Storage" in kind:
         raise UnreadableFile(
             f"{file}: the file ends before its pixels; it is truncated or a header without its image.",
             "Export or copy the file again.",
         )
-    kind = " ".join(getattr(header.get("SOPClassUID"), "name", "").split())[:100] or "an object without a class"
     raise UnreadableFile(
         f"{file}: not an image but {kind} (modality {header.get('Modality') or 'not stated'}).",
         "Leave the file out; give the radiographs of the study.",
