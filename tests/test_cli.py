@@ -426,3 +426,14 @@ def test_every_command_that_writes_a_folder_writes_it_alone(type_in, tmp_path):
         with hold_new_folder(out):
             code, _, err = type_in(*command.split(), *words)
         assert (code, "is being written into" in err) == (2, True), (command, err)
+
+
+def test_none_is_typed_where_a_layout_may_stay_unsplit_and_nowhere_else(capsys):
+    for words, shown in (
+        (["table"], False),
+        (["cohort", "import", "dicom"], False),
+        (["cohort", "import", "coco"], True),
+    ):
+        with pytest.raises(SystemExit):
+            main([*words, "--help"])
+        assert ("{None}" in capsys.readouterr().out) == shown

@@ -78,6 +78,10 @@ _AGAIN = {
 }
 
 
+# an option that is left out is None; nobody types it, but for `--fractions None` of a layout that splits by default
+_CONFIG = (tyro.conf.DisallowNone,)
+
+
 def parse_command(words: list[str]) -> Any:
     """The command that was typed; a layout's import has a parser of its own: its help shows its options alone."""
     if words and words[0] in ALIASES:
@@ -85,12 +89,16 @@ def parse_command(words: list[str]) -> Any:
         words = [ALIASES[words[0]], *words[1:]]
     if words[:2] == ["cohort", "import"]:
         if len(words) > 2 and not words[2].startswith("-"):
-            program = f"sightline cohort import {words[2]}"
-            return tyro.cli(build_layout_command(words[2]), prog=program, args=words[3:])
+            from sightline.data.datasets.layouts import may_stay_unsplit
+
+            program, importing = f"sightline cohort import {words[2]}", build_layout_command(words[2])
+            return tyro.cli(
+                importing, prog=program, args=words[3:], config=() if may_stay_unsplit(words[2]) else _CONFIG
+            )
         program = "sightline cohort import"
-        return tyro.cli(CohortImport, prog=program, description=describe_layouts(), args=words[2:])
+        return tyro.cli(CohortImport, prog=program, description=describe_layouts(), args=words[2:], config=_CONFIG)
     description = "Radiology classifiers that look where experts look."
-    return tyro.cli(Command, prog="sightline", description=description, args=words)
+    return tyro.cli(Command, prog="sightline", description=description, args=words, config=_CONFIG)
 
 
 def main(args: list[str] | None = None) -> None:

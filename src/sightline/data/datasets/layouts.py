@@ -101,6 +101,12 @@ def _begin_volumes(destination: Path) -> Iterator[None]:
         raise
 
 
+def may_stay_unsplit(word: str) -> bool:
+    """Whether a layout splits by default, and does not with `--fractions None`."""
+    split = find_layout(word).options.__dataclass_fields__.get("fractions")
+    return split is not None and split.default is not None and "None" in str(split.type)
+
+
 def import_layout(
     word: str, source: Path, destination: Path, options: Any = None, progress: Bar | None = None
 ) -> tuple[Cohort, tuple[Reject, ...]]:
