@@ -10,7 +10,7 @@ from support.paths import DATA as DATA_ROOT
 
 from sightline.cli.main import main
 from sightline.data.audit.audit import audit
-from sightline.data.audit.image_checks import look_at
+from sightline.data.audit.image_checks import look_at, name_storage
 from sightline.data.audit.region_checks import (
     compute_share_marked,
     compute_share_outside,
@@ -20,6 +20,9 @@ from sightline.data.audit.region_checks import (
 from sightline.data.audit.shortcuts import compute_weighted_auc, rank_shortcuts
 from sightline.data.datasets import fracatlas
 from sightline.data.split import split_cohort
+from sightline.data.subset import select_cases_by_facts
+from sightline.errors import CohortError
+from sightline.io.image import read_image
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Box, Mask, Polygon, Scribble
 from sightline.structures.tag import Tag
@@ -218,6 +221,33 @@ def test_a_shortcut_in_the_border_or_in_the_facts_is_named(tmp_path):
 
 
 @pytest.mark.slow
+def test_files_written_by_another_program_are_told_and_can_be_held_out(tmp_path):
+    cohort = clean(tmp_path, n=80)
+    for case in cohort.cases[:40]:
+        # the same name: what a file is, is known by its content
+        Image.fromarray(read_image(case.image).pixels).save(case.image, format="JPEG", quality=90)
+    note = found(cohort)["storages"]
+    assert note.severity == "note" and "stored in 2 ways" in note.message
+    one, other = name_storage(cohort[0].image), name_storage(cohort[79].image)
+    there = sum(case.split != "test" for case in cohort.cases[:40])
+    assert one.startswith("JPEG, L, steps ") and other == "PNG, L"
+    assert f"{one} ({there} images, " in note.message and f"{other} (" in note.message
+    held = select_cases_by_facts(cohort, having={"file storage": one})
+    assert [case.case_id for case in held] == [case.case_id for case in cohort.cases[:40]]
+    with pytest.raises(CohortError, match="file storage=DICOM; there is only"):
+        select_cases_by_facts(cohort, having={"file storage": "DICOM"})
+
+
+def test_files_that_one_class_alone_is_stored_in_are_told(tmp_path):
+    cohort = clean(tmp_path, n=60)
+    marked = [case for case in cohort if case.label == cohort.classes[1]]
+    for case in marked:
+        Image.fromarray(read_image(case.image).pixels).save(case.image, format="JPEG", quality=90)
+    message = found(cohort)["one-class-fact"].message
+    # the last of two such findings: PNG is of the other class alone
+    assert "file storage = " in message and "occurs only with" in message
+
+
 def test_facts_that_say_nothing_are_not_flagged_and_grouping_matters():
     random = np.random.default_rng(0)
     labels = np.tile([0, 1], 60)
@@ -276,6 +306,7 @@ def test_the_known_traps_of_fracatlas_are_found():
     assert findings["duplicate-labels"].message.startswith("4 pairs")
     assert "hardware = 1 occurs only with 'fracture'" in findings["one-class-fact"].message
     assert "duplicate-splits" not in findings
+    assert "JPEG, RGB, steps 4 2 2 4 5 9 (" in findings["storages"].message
 
 
 def test_what_evaluate_would_refuse_or_confuse_is_said_before(tmp_path):

@@ -244,7 +244,7 @@ class CohortSubset:
     images: int | None = None
     """Approximate number of training images to keep; default: all."""
     having: tuple[str, ...] = ()
-    """Keep only cases with these facts, e.g. hand=1."""
+    """Keep only cases with these facts, e.g. hand=1, or "file storage=..." as `cohort check` names it."""
     lacking: tuple[str, ...] = ()
     """Drop cases with these facts."""
     apart_from: Path | None = None

@@ -16,6 +16,8 @@ from sightline.structures.regions import Box
 
 # groups that are looked at before one is taken: more keep the class shares closer, fewer keep the order more random
 LOOKED_AT = 8
+# how a picture's file is stored, where it is treated as a fact
+STORAGE = "file storage"
 
 
 def draw_nested_subset(cohort: Cohort, images: int | None, seed: int = 0, splits: Sequence[str] = ("train",)) -> Cohort:
@@ -102,7 +104,8 @@ def select_cases_by_facts(
     """The cases with all of some facts and with none of others, e.g. to hold one body part or device out.
 
     Args:
-        cohort: cases with facts; `view` counts as one.
+        cohort: cases with facts; `view` counts as one, and `file storage`, which is read from the files where it is
+            asked for (as `sightline cohort check` names it).
         having: fact -> value that a case must have.
         lacking: fact -> value that a case must not have.
 
@@ -113,9 +116,15 @@ def select_cases_by_facts(
         >>> hands = select_cases_by_facts(cohort, having={"hand": "1"})  # doctest: +SKIP
     """
     having, lacking = dict(having or {}), dict(lacking or {})
+    stored: dict[str, str] = {}
+    if STORAGE in having or STORAGE in lacking:
+        from sightline.data.audit.image_checks import name_storage
+
+        stored = {case.case_id: name_storage(case.image) for case in cohort}
 
     def get_facts(case: Case) -> dict[str, str]:
-        return {**case.facts, **({"view": case.view} if case.view else {})}
+        of_file = {STORAGE: stored[case.case_id]} if stored else {}
+        return {**case.facts, **({"view": case.view} if case.view else {}), **of_file}
 
     for fact, value in (*having.items(), *lacking.items()):
         values = sorted({get_facts(case)[fact] for case in cohort if fact in get_facts(case)})

@@ -275,7 +275,9 @@ def _check_shortcuts(cohort: Cohort, look: CohortLook, processes: int) -> list[F
     cases = [cohort[i] for i in look.read[seen]]
     where = f"among {count_noun(len(cases), 'image')} outside the test split"
     findings = []
-    for fact in find_one_class_facts(cases):
+    storages = [storage for storage, inside in zip(look.storages, seen, strict=True) if inside]
+    findings += _describe_storages(cases, storages, where)
+    for fact in find_one_class_facts(cases, storages=storages):
         message = (
             f"{fact.fact} = {fact.value} occurs only with {fact.label!r}: {count_noun(len(fact.case_ids), 'image')} of "
             f"{count_noun(fact.patients, 'patient')}, {where}."
@@ -284,7 +286,7 @@ def _check_shortcuts(cohort: Cohort, look: CohortLook, processes: int) -> list[F
         findings.append(Finding("one-class-fact", "warning", fact.case_ids, message, remedy))
     names = {label: i for i, label in enumerate(dict.fromkeys(case.label for case in cases))}
     labels = np.array([names[case.label] for case in cases])
-    columns = build_fact_columns(cases, {name: values[seen] for name, values in look.measures.items()})
+    columns = build_fact_columns(cases, {name: values[seen] for name, values in look.measures.items()}, storages)
     tested = rank_shortcuts(columns, labels, [case.patient_id for case in cases], processes=processes)
     strong = [s for s in tested if s.low > SHORTCUT_AUC]
     for shortcut in strong:
@@ -302,3 +304,22 @@ def _check_shortcuts(cohort: Cohort, look: CohortLook, processes: int) -> list[F
         message = f"Shortcuts were not tested: too few patients a class, or too few images, {where}."
         findings.append(Finding("shortcut-untested", "note", (), message, "At least 40 images, 5 patients a class."))
     return findings
+
+
+# ways of storing pictures that are told: of this share of the images, and of as many
+SOURCE_SHARE, SOURCE_IMAGES = 0.05, 20
+
+
+def _describe_storages(cases: Sequence[Case], storages: Sequence[str], where: str) -> list[Finding]:
+    """Pictures stored in several ways were perhaps made at several places, which no column may say."""
+    held: dict[str, list[Case]] = {}
+    for case, storage in zip(cases, storages, strict=True):
+        held.setdefault(storage, []).append(case)
+    many = sorted((w for w, of in held.items() if len(of) >= max(SOURCE_IMAGES, SOURCE_SHARE * len(cases))), key=str)
+    if len(many) < 2:
+        return []
+    rarest = min(Counter(case.label for case in cases).items(), key=lambda item: item[1])[0]
+    ways = (f"{w} ({len(held[w])} images, {np.mean([c.label == rarest for c in held[w]]):.0%} {rarest})" for w in many)
+    message = f"Pictures are stored in {len(many)} ways, {where}: {'; '.join(ways)}."
+    remedy = "They may come from several places: ask, and test on one that training has not seen."
+    return [Finding("storages", "note", (), message, remedy)]

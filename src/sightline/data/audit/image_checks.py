@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ HASH_SIDE = 16  # 16 x 16 differences: 256 bits
 CHUNK = 16  # pictures that a process takes at a time
 STRIP = 0.04  # share of the shorter side that counts as border
 CORNER = 0.15
+VOLUME = "volume"
 PADDING_HU = -1024  # what patches are padded with, and the air outside a scan
 
 
@@ -40,12 +41,14 @@ class ImageSummary:
             of a volume the bits of a digest of its numbers.
         thumbnail: float32 [256], 16 x 16 reduction with mean 0 and norm 1 (all 0 for a constant picture).
         measures: named acquisition facts, groups of numbers: size, border strip, corners, grey level, compression.
+        storage: how the file stores its pixels, which is often the mark of the place that wrote it.
     """
 
     shape: tuple[int, ...]
     differences: NDArray[np.bool_]
     thumbnail: NDArray[np.float32]
     measures: dict[str, tuple[float, ...]]
+    storage: str
 
 
 def look_at(path: Path) -> ImageSummary | str:
@@ -57,9 +60,10 @@ def look_at(path: Path) -> ImageSummary | str:
     from sightline.io.image import read_image
 
     try:
-        pixels = read_image(path).pixels
+        read = read_image(path)
     except SightlineError as error:
         return error.message
+    pixels = read.pixels
     grey = pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
     if grey.ndim == 3:
         grey = grey.mean(axis=-1)
@@ -81,7 +85,38 @@ def look_at(path: Path) -> ImageSummary | str:
             "grey level": (float(grey.mean()), float(grey.std())),
             "bytes per pixel": (path.stat().st_size / (height * width),),
         },
+        storage=_describe_storage(path, read.facts),
     )
+
+
+def name_storage(path: Path) -> str:
+    """How a file stores its pixels: format and mode, of a JPEG its table, of DICOM its maker and transfer syntax.
+
+    Files of one place are usually written by one program; another way of storing is often another place.
+
+    Raises:
+        UnreadableFile: the picture does not decode.
+
+    Example:
+        >>> name_storage(picture)  # doctest: +SKIP
+        'JPEG, RGB, steps 4 2 2 4 5 9'
+    """
+    from sightline.io.image import read_image
+
+    return VOLUME if is_volume(path) else _describe_storage(path, read_image(path).facts)
+
+
+def _describe_storage(path: Path, facts: Mapping[str, str]) -> str:
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    if "transfer_syntax" in facts:
+        return f"DICOM, {facts.get('manufacturer') or 'no maker'}, {facts['transfer_syntax']}"
+    words = [facts.get("format", "picture"), facts.get("mode", "")]
+    if words[0] == "JPEG":
+        with JpegImageFile(path) as picture:
+            table = next(iter(picture.quantization.values()), [])
+        words.append(f"steps {' '.join(map(str, table[:6]))}")
+    return ", ".join(filter(None, words))
 
 
 def _look_at_volume(path: Path) -> ImageSummary | str:
@@ -109,6 +144,7 @@ def _look_at_volume(path: Path) -> ImageSummary | str:
             "padding": (1.0 - inside.size / values.size,),
             "noise": (float(np.median(np.abs(np.diff(flat, axis=-1)))),),
         },
+        storage=VOLUME,
     )
 
 
@@ -123,6 +159,7 @@ class CohortLook:
         differences: bool [n, 256], see `ImageSummary`.
         thumbnails: float32 [n, 256].
         measures: float64 [n, numbers] by name.
+        storages: how each of them is stored, see `ImageSummary`.
         region_faults: (position, kind, what) of marks that cannot be where they say.
     """
 
@@ -132,6 +169,7 @@ class CohortLook:
     differences: NDArray[np.bool_]
     thumbnails: NDArray[np.float32]
     measures: dict[str, NDArray[np.float64]]
+    storages: list[str]
     region_faults: list[tuple[int, str, str]]
 
 
@@ -156,6 +194,7 @@ def look_at_cohort(
     shapes: list[tuple[int, ...] | None] = [None] * n
     unreadable: dict[int, str] = {}
     faults: list[tuple[int, str, str]] = []
+    storages: list[str] = []
     differences = np.zeros((n, HASH_SIDE**2), dtype=bool)
     thumbnails = np.zeros((n, HASH_SIDE**2), dtype=np.float32)
     numbers: dict[tuple[str, int], array[float]] = {}
@@ -165,6 +204,7 @@ def look_at_cohort(
             unreadable[position] = summary
         else:
             shapes[position] = summary.shape
+            storages.append(summary.storage)
             differences[position] = summary.differences
             thumbnails[position] = summary.thumbnail
             for name, values in summary.measures.items():
@@ -178,7 +218,7 @@ def look_at_cohort(
         for (name, width), values in numbers.items()
         if len(values) == len(read) * width
     }
-    return CohortLook(shapes, unreadable, read, differences[read], thumbnails[read], measures, faults)
+    return CohortLook(shapes, unreadable, read, differences[read], thumbnails[read], measures, storages, faults)
 
 
 def _iterate_looks(look: Callable[[Case], Look], cohort: Cohort, processes: int) -> Iterator[Look]:

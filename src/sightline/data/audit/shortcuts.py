@@ -12,6 +12,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.tree import DecisionTreeClassifier
 
+from sightline.data.subset import STORAGE
 from sightline.metrics.statistics.auc_intervals import compute_auc_interval
 from sightline.structures.case import Case
 from sightline.structures.identifiers import blank_placeholders
@@ -46,18 +47,21 @@ class OneClassFact:
     patients: int
 
 
-def build_fact_columns(cases: Sequence[Case], measures: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+def build_fact_columns(
+    cases: Sequence[Case], measures: Mapping[str, FloatArray], storages: Sequence[str] = ()
+) -> dict[str, FloatArray]:
     """Acquisition facts as number columns: name -> [n, columns].
 
     Args:
         cases: whose facts are told.
         measures: what was measured on their pictures: name -> [n, numbers].
+        storages: how each picture is stored, where that is known.
 
     Texts become one column a value (the 20 most frequent); facts that are all numbers, with more than two values,
     stay numbers. Facts that never vary are left out.
     """
     columns = dict(measures)
-    texts = {"view": [case.view for case in cases]}
+    texts = {"view": [case.view for case in cases]} | ({STORAGE: [*storages]} if storages else {})
     texts |= {name: blank_placeholders([c.facts.get(name, "") for c in cases]) for name in list_fact_names(cases)}
     for name, values in texts.items():
         name = f"fact {name}" if name in columns or (name == "view" and "view" in columns) else name
@@ -206,17 +210,21 @@ def list_fact_names(cases: Sequence[Case]) -> list[str]:
     return sorted(named - LABEL_FACTS)
 
 
-def find_one_class_facts(cases: Sequence[Case], chance: float = 0.001) -> list[OneClassFact]:
+def find_one_class_facts(
+    cases: Sequence[Case], chance: float = 0.001, storages: Sequence[str] = ()
+) -> list[OneClassFact]:
     """Values of facts seen with one class only, where that many patients would hardly agree by chance.
 
-    Chance is the share of that class among all cases to the power of the number of patients with the value.
+    How pictures are stored counts as a fact where it is given. Chance is the share of that class among all cases to
+    the power of the number of patients with the value.
     """
     share = {label: n / len(cases) for label, n in Counter(case.label for case in cases).items()}
     found = []
-    for name in list_fact_names(cases):
+    values_of = {name: [case.facts.get(name, "") for case in cases] for name in list_fact_names(cases)}
+    for name, values in (values_of | ({STORAGE: [*storages]} if storages else {})).items():
         by_value: dict[str, list[Case]] = {}
-        for case in cases:
-            by_value.setdefault(case.facts.get(name, ""), []).append(case)
+        for value, case in zip(values, cases, strict=True):
+            by_value.setdefault(value, []).append(case)
         if len(by_value) < 2:
             continue
         for value, holders in sorted(by_value.items()):
