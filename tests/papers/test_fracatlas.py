@@ -47,7 +47,10 @@ def test_rows_say_what_they_were_shown():
 @pytest.mark.parametrize(
     "words",
     [
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("self-transfer", "a-STN", "max pooling")),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("self-transfer", "a-STN", "max pooling", "several kinds")
+        ),
         "box regression",
         "focal, 5%",
     ],
