@@ -1,6 +1,7 @@
 """Stress: changes are the same again and stay in the picture; a network that reads a rim loses what it should."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from support.cohorts import tiny_recipe
 
 from sightline.data.views.image_view import View
 from sightline.errors import CohortError, RunError
-from sightline.evaluation.evidence.picture_changes import CHANGES, CROPPED, PLAIN, change_picture
+from sightline.evaluation.evidence.picture_changes import CHANGES, CROPPED, FIELDS, PLAIN, change_picture
 from sightline.evaluation.evidence.stress import stress_runs, write_stress
 from sightline.explainers.localisation.protocols import MapBoxes
+from sightline.io.image import read_image
 from sightline.metrics.classification.scores import AUC
 from sightline.metrics.statistics.bootstrap import score_point
 from sightline.structures.case import Case, Cohort
@@ -61,14 +63,30 @@ def run_of(tmp_path, name, monkeypatch, readers):
 def test_changes_are_the_same_again_and_leave_the_padding(cohort):
     view = View(size=96)
     once, again = (change_picture(cohort.cases[1], view) for _ in range(2))
-    assert list(once) == [PLAIN, CROPPED, *CHANGES]
+    assert list(once) == [PLAIN, *FIELDS, *CHANGES]
     plain = once[PLAIN]
     for name, planes in once.items():
         assert planes.shape == plain.shape and planes.dtype == np.float32
         assert (planes >= 0).all() and (planes <= 1).all() and (planes == again[name]).all()
         assert name == PLAIN or not np.array_equal(planes, plain), name
-        if name != CROPPED:
+        if name not in FIELDS:
             assert (planes[:, :, :5] == plain[:, :, :5]).all() and (planes[:, :, -5:] == plain[:, :, -5:]).all()
+
+
+def test_fields_of_view_show_the_middle_or_black_ground_around_it(cohort):
+    picture = read_image(cohort.cases[1].image).pixels
+    rows, columns = picture.shape
+    row, column = round(0.2 * rows), round(0.2 * columns)
+    closer = change_picture(cohort.cases[1], View(size=96))["closer: the middle 60%"]
+    alone = replace(cohort.cases[1], image=cohort.cases[1].image.with_name("middle.png"), shape=None, regions=())
+    Image.fromarray(picture[row : rows - row, column : columns - column]).save(alone.image)
+    assert np.array_equal(closer, change_picture(alone, View(size=96))[PLAIN])
+    farther = change_picture(cohort.cases[1], View(size=96))["farther: 60% of its size"]
+    side = 96 * 0.6
+    inside = slice(int(48 - side / 2) + 1, int(48 + side / 2) - 1)
+    assert farther[:, inside, inside].mean() > 0.1
+    farther[:, inside.start - 2 : inside.stop + 2, inside.start - 2 : inside.stop + 2] = 0.0
+    assert not farther.any()
 
 
 def test_windows_are_their_formulas(cohort):

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,9 @@ from sightline.structures.resampling import resample
 from sightline.structures.tag import Tag
 
 PLAIN = "as they are"
+# fields of view: the share of a side that is added at either end, as black ground, or taken away
 CROPPED = "borders cropped by 10%"
-CROP = 0.1
+FIELDS = {CROPPED: -0.1, "closer: the middle 60%": -0.2, "farther: 60% of its size": 1 / 3}
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,21 +146,30 @@ CHANGES: Mapping[str, Change] = {
 
 
 def change_picture(case: Case, view: View) -> dict[str, Planes]:
-    """A case's test-time view as it is, with its borders cropped, and after each of `CHANGES`, by name.
+    """A case's test-time view as it is, with other fields of view, and after each of `CHANGES`, by name.
 
     Example:
         >>> sorted(CHANGES)[:2]
         ['JPEG, quality 20', 'brighter (gamma 0.6)']
     """
     picture = read_image(case.image)
-    rows, columns = picture.pixels.shape[:2]
     source = state_spacing(picture.frame, case)
     shown = _show(picture.pixels, source, case, view)
-    row, column = round(CROP * rows), round(CROP * columns)
-    part = picture.pixels[row : rows - row, column : columns - column]
-    # a source of its own: what lies outside the crop does not exist for it
-    cropped = _show(part, Frame.of_image(part.shape[:2], source.spacing_mm, source.aspect), case, view)
-    return {PLAIN: shown.planes, CROPPED: cropped.planes, **{name: make(shown) for name, make in CHANGES.items()}}
+    fields = {}
+    for name, more in FIELDS.items():
+        part = _change_field(picture.pixels, more)
+        # a source of its own: what lies outside does not exist for it
+        frame = Frame.of_image(part.shape[:2], source.spacing_mm, source.aspect)
+        fields[name] = _show(part, frame, case, view).planes
+    return {PLAIN: shown.planes, **fields, **{name: make(shown) for name, make in CHANGES.items()}}
+
+
+def _change_field(pixels: NDArray[np.uint8] | NDArray[np.uint16], more: float) -> NDArray[Any]:
+    """The middle of a picture, or the picture in the middle of black ground."""
+    row, column = (round(abs(more) * side) for side in pixels.shape[:2])
+    if more > 0:
+        return np.pad(pixels, [(row, row), (column, column)] + [(0, 0)] * (pixels.ndim - 2))
+    return pixels[row : pixels.shape[0] - row, column : pixels.shape[1] - column]
 
 
 def _show(pixels: NDArray[np.uint8] | NDArray[np.uint16], source: Frame, case: Case, view: View) -> ShownPicture:

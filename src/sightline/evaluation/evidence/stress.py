@@ -17,7 +17,7 @@ from sightline.data.views.image_view import View
 from sightline.errors import RunError, count_words
 from sightline.evaluation.evidence.comparison import build_claim_rows, name_methods
 from sightline.evaluation.evidence.interventions import Planes, require_both_classes, require_view
-from sightline.evaluation.evidence.picture_changes import CHANGES, CROPPED, PLAIN, change_picture
+from sightline.evaluation.evidence.picture_changes import CHANGES, FIELDS, PLAIN, change_picture
 from sightline.inference.predict import build_predictions, join_predictions
 from sightline.io.files import make_safe_name, write_text
 from sightline.io.progress import show_progress
@@ -101,7 +101,7 @@ def stress_runs(
     replicates: int = 2000,
     engine: Engine | None = None,
 ) -> StressReport:
-    """Ask finished runs again after each change of `CHANGES`, and after cropping the borders.
+    """Ask finished runs again after each change of `CHANGES`, and with other fields of view.
 
     Args:
         runs: trainings of the first method.
@@ -124,7 +124,7 @@ def stress_runs(
     engine = engine or Engine()
     device = engine.find_device()
     asked = [SharedNetworks(each, device) for each in methods]
-    names = [PLAIN, CROPPED, *CHANGES]
+    names = [PLAIN, *FIELDS, *CHANGES]
     # of each method and training, a row [changes, k] a case
     answers: list[list[list[FloatArray]]] = [[[] for _ in each] for each in methods]
     examples: list[dict[str, Planes]] = []
