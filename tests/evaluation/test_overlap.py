@@ -1,5 +1,6 @@
 """Whether a run knows the cases it is evaluated on, whatever they are called there."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -9,7 +10,8 @@ from support.cohorts import tiny_recipe
 from sightline import cli
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.evaluation.gallery import write_panels
-from sightline.evaluation.overlap import describe_known_cases
+from sightline.evaluation.overlap import describe_changes, describe_known_cases
+from sightline.metrics.estimate import Estimate
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
 from sightline.training.train import train
@@ -73,3 +75,40 @@ def test_cases_whose_names_differ_in_a_sign_have_panels_of_their_own(run, tiny_c
     written = write_panels(evaluation, cohort, run.recipe.view, tmp_path / "panels")
     assert len([path for path in written if path.stem.startswith("s")]) == 4
     assert len(set(written)) == len(written) == len(list((tmp_path / "panels").iterdir()))
+
+
+def test_another_cohort_stands_beside_the_runs_own_test(run, tiny_cohort, tmp_path, capsys):
+    here = {"n": {"images": 9}, "method": "m", "why": ""}
+    found = [Estimate("AUC", 0.9, 0.8, 0.95, {}), Estimate("F1", 0.5, None, None, {}, why="w"), Estimate("new", 0.1)]
+    cases = tuple(replace(c, case_id=f"x{i}", study_id=f"x{i}") for i, c in enumerate(tiny_cohort.split("test")))
+    other = replace(tiny_cohort, name="elsewhere", cases=cases)
+    assert "Evaluate its own test split" in describe_changes(run, other, found)[0]
+    folder = run.folder / "evaluation" / f"{tiny_cohort.name}-test"
+    with pytest.raises(SystemExit):
+        cli.main(
+            [
+                "evaluate",
+                str(run.folder),
+                "--cohort",
+                str(tiny_cohort.root),
+                "--panels",
+                "0",
+                "--replicates",
+                "50",
+                "--quiet",
+            ]
+        )
+    assert "Beside the run's own test" not in capsys.readouterr().out
+    numbers = [
+        {"name": "AUC", "value": 0.7, "low": 0.6, "high": 0.78, **here},
+        {"name": "F1", "value": 0.6, "low": 0.5, "high": 0.7, **here},
+    ]
+    (folder / "metrics.json").write_text(json.dumps(numbers))
+    (section,) = describe_changes(run, other, found)
+    low, high = 0.2 - (0.1**2 + 0.08**2) ** 0.5, 0.2 + (0.05**2 + 0.1**2) ** 0.5
+    assert f"| AUC | 0.700 | 0.900 | +0.200 ({low:+.3f} to {high:+.3f}) |" in section
+    assert "| F1 | 0.600 | 0.500 | -0.100 |" in section and "new" not in section
+    # an evaluation of other cases than the own test's is none of it
+    (folder / "test.csv").write_text("\n".join((folder / "test.csv").read_text().splitlines()[:-1]) + "\n")
+    assert "Evaluate its own test split" in describe_changes(run, other, found)[0]
+    assert describe_changes(run, tiny_cohort.split("test"), found) == ()

@@ -208,7 +208,7 @@ class Evaluate:
         from sightline.evaluation.evidence.numbers import compute_evidence
         from sightline.evaluation.evidence.scope import write_report_scope
         from sightline.evaluation.gallery import write_panels
-        from sightline.evaluation.overlap import describe_known_cases
+        from sightline.evaluation.overlap import describe_changes, describe_known_cases
         from sightline.evaluation.report import (
             compute_report,
             describe_omissions,
@@ -241,12 +241,13 @@ class Evaluate:
             faithful = measure_faithfulness(
                 run, cohort, self.explainers, images=self.faithfulness_images, engine=make_engine(self.on)
             )
-        sections = [part.markdown() for part in (evidence, faithful) if part is not None]
+        changes = describe_changes(run, cohort, estimates)
+        sections = [*changes, *(part.markdown() for part in (evidence, faithful) if part is not None)]
         apart = () if faithful is None else faithful.all()
         title = f"{run.recipe.title} on {name}, {self.split}"
         write_report_of(estimates, out, title, (*notes, *sections), apart=apart)
         write_panels(evaluation, cohort, run.recipe.view, out / "panels", most=self.panels)
         if out.parent == self.folder / "evaluation":
             write_model_card(run)
-        for line in (*estimates, *apart, *notes, *(() if evidence is None else evidence.notes)):
+        for line in (*estimates, *apart, *notes, *(() if evidence is None else evidence.notes), *changes):
             print(line)

@@ -1,11 +1,19 @@
-"""Whether a run knows the cases it is evaluated on: a result on what was trained on says nothing of what was not."""
+"""Whether a run knows the cases it is evaluated on, and how its numbers change where it knows none of them.
+
+A result on what was trained on says nothing of what was not; one on another site says most beside the own test's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from sightline.errors import CohortError, count_noun
-from sightline.io.files import fingerprint_file
+from sightline.errors import CohortError, SightlineError, count_noun
+from sightline.io.files import fingerprint_file, make_safe_name
+from sightline.io.tables import read_table
+from sightline.metrics.estimate import Estimate
 from sightline.structures.case import Cohort
 from sightline.structures.identifiers import normalise_form
 from sightline.training.run import Run, hash_patient_id
@@ -75,3 +83,53 @@ def _count_cases(run: Run, cohort: Cohort) -> tuple[int, int, int]:
         elif hash_patient_id(case.patient_id) in known_patients:
             relatives += 1
     return seen, selected, relatives
+
+
+def describe_changes(run: Run, cohort: Cohort, estimates: Sequence[Estimate]) -> tuple[str, ...]:
+    """How each number changes from the run's own test split, as a section for the report; what is missing for it, else.
+
+    Both intervals are put together as of two groups of patients that share none (MOVER: Newcombe 1998, method 10).
+
+    Args:
+        run: a finished run.
+        cohort: the cases it was evaluated on.
+        estimates: the numbers there.
+
+    Returns:
+        Nothing where the run has a part in these cases: any of them is a case of its own cohort.
+    """
+    own: Mapping[str, str | None] = run.cohort.get("split", {})
+    if not own or (run.cohort.get("name") == cohort.name and any(case.case_id in own for case in cohort)):
+        return ()
+    folder = run.folder / "evaluation" / make_safe_name(f"{run.cohort.get('name')}-test")
+    numbers = _read_own_numbers(folder, {case_id for case_id, split in own.items() if split == "test"})
+    if numbers is None:
+        return (
+            "These are no cases of the run's own cohort. Evaluate its own test split as well (`sightline evaluate RUN "
+            "--cohort ITS_COHORT`), and this page will say how each number changes.",
+        )
+    rows = [line for e in estimates if (before := numbers.get(e.name)) and (line := _describe_change(e, before))]
+    head = ["| measure | own test | here | change (95%) |", "|---|---|---|---|"]
+    about = f"Numbers of {folder.name}, and how they change here; intervals of two groups of patients put together."
+    return ("\n".join(["## Beside the run's own test", "", about, "", *head, *rows]),) if rows else ()
+
+
+def _read_own_numbers(folder: Path, test: set[str]) -> dict[str, Estimate] | None:
+    """The numbers of an evaluation of just these cases, by name; None where there is none."""
+    try:
+        evaluated = {row["case_id"] for row in read_table(folder / "test.csv", ["case_id"])}
+        found = [Estimate.from_dict(fields) for fields in json.loads((folder / "metrics.json").read_text("utf-8"))]
+    except (SightlineError, OSError, ValueError, TypeError, KeyError):
+        return None
+    return {estimate.name: estimate for estimate in found} if evaluated == test else None
+
+
+def _describe_change(here: Estimate, before: Estimate) -> str:
+    if here.value is None or before.value is None:
+        return ""
+    change, interval = here.value - before.value, ""
+    if here.low is not None and here.high is not None and before.low is not None and before.high is not None:
+        low = change - math.hypot(here.value - here.low, before.high - before.value)
+        high = change + math.hypot(here.high - here.value, before.value - before.low)
+        interval = f" ({low:+.3f} to {high:+.3f})"
+    return f"| {here.name} | {before.value:.3f} | {here.value:.3f} | {change:+.3f}{interval} |"
