@@ -106,7 +106,7 @@ def build_table(profile: Profile = "recommended") -> Table:
     rows: list[Row] = []
     for size in SIZES:
         at = "all images" if size is None else f"{size} images"
-        base = f"unguided mean, {at}"
+        base, long_base = f"unguided mean, {at}", f"unguided mean {LONGER} x longer, {at}"
         for words, pool in POOLS.items():
             name = f"unguided {words}, {at}"
             reference = None if name == base else base
@@ -120,20 +120,10 @@ def build_table(profile: Profile = "recommended") -> Table:
         for words, recipe in longer.items():
             name, group = f"{words} {LONGER} x longer, {at}", words.split()[0]
             # the fair twin of a longer training is as long
-            twin = base if words == "unguided mean" else f"unguided mean {LONGER} x longer, {at}"
+            twin = base if words == "unguided mean" else long_base
             rows.append(Row(name, recipe, twin, train_images=size, group=group, weight_label=at))
-        longer_few = build_guided_recipe(0.2, steps=STEPS * LONGER)
-        twin = f"unguided mean {LONGER} x longer, {at}"
-        rows.append(
-            Row(
-                f"guided 20% of marks longer, {at}",
-                longer_few,
-                twin,
-                train_images=size,
-                group="guided",
-                weight_label=at,
-            )
-        )
+        name, recipe = f"guided 20% of marks longer, {at}", build_guided_recipe(0.2, steps=STEPS * LONGER)
+        rows.append(Row(name, recipe, long_base, train_images=size, group="guided", weight_label=at))
         rows += _build_pairs(size, at)
         for share, words in SHARES:
             recipe = build_guided_recipe(share)
