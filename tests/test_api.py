@@ -3,8 +3,10 @@
 import ast
 import doctest
 import importlib
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from operator import attrgetter
 
 import numpy as np
@@ -66,6 +68,26 @@ def test_names_resolve_and_the_list_is_whole():
         assert getattr(sl, name) is not None
     with pytest.raises(AttributeError, match="nothing_here"):
         _ = sl.nothing_here
+
+
+def test_an_evaluation_is_that_of_the_command_line(tiny_cohort, run_folder):
+    # of another site, before and after the own test was evaluated: `cohort` holds the same cases under other ids
+    cases = tuple(replace(c, case_id=f"x{i}", study_id=f"x{i}") for i, c in enumerate(tiny_cohort.split("test")))
+    other = replace(tiny_cohort, name="elsewhere", cases=cases)
+    asked = {"replicates": 99, "quiet": True}
+    shutil.rmtree(run_folder / "evaluation", ignore_errors=True)
+    assert "Evaluate its own test split" in sl.evaluate(run_folder, other, **asked).changes[0]
+    own = sl.evaluate(run_folder, tiny_cohort, **asked)
+    assert own.changes == ()
+    there = sl.evaluate(run_folder, other, **asked)
+    share = own["accuracy, image-wise"].value
+    assert f"| accuracy, image-wise | {share:.3f} | {share:.3f} | +0.000 (-" in there.changes[0]
+    assert there.summary() == (run_folder / "evaluation" / "elsewhere-test" / "metrics.md").read_text()
+    for part in (*there.changes, *there.notes, "Scope: ", "Calibration"):
+        assert part in there.summary()
+    assert "elsewhere" in (run_folder / "model_card.md").read_text()
+    faithful = sl.evaluate(run_folder, tiny_cohort, faithfulness="cam", faithfulness_images=2, **asked)
+    assert len(faithful.estimates) > len(own.estimates) == len(own.to_frame())
 
 
 def test_no_function_hides_a_room():

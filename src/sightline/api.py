@@ -12,7 +12,7 @@ from sightline.errors import RecipeError, require_folder, require_numbers, requi
 
 if TYPE_CHECKING:
     from sightline.dissection.results import Dissection
-    from sightline.evaluation.report import EvaluationReport
+    from sightline.evaluation.measure import EvaluationReport
     from sightline.evaluation.tables.table import TableResult
     from sightline.inference.in_memory import ExplainedMap, Image, PredictionList
     from sightline.inference.network_output import NetworkOutput
@@ -268,7 +268,10 @@ def evaluate(
     faithfulness: Sequence[str] | str = (),
     **options: Any,
 ) -> EvaluationReport:
-    """Evaluate a run on a cohort. Predictions are saved in the run folder, and every number is computed from them.
+    """Evaluate a run on a cohort, as `sightline evaluate` does, without its pictures.
+
+    Predictions, `metrics.json` and `metrics.md` are saved in the run folder. On another cohort than the run's own, each
+    number stands beside that of its own test, if that was evaluated before.
 
     Args:
         run: a finished run, or its folder.
@@ -280,7 +283,7 @@ def evaluate(
         options: fields of the engine, and `faithfulness_images` (24): the number of images in that test.
 
     Returns:
-        The numbers of `sightline evaluate`: `.summary()`, `.to_frame()`, `report["AUC, image-wise"]`.
+        The numbers of `sightline evaluate`: `.summary()`, `.to_frame()`, `.changes`, `report["AUC, image-wise"]`.
 
     Raises:
         CohortError: the classes differ from the run's, or the split is empty.
@@ -290,35 +293,27 @@ def evaluate(
         >>> "AUC" in evaluate(run_folder, cohort_folder, replicates=200, quiet=True).summary()
         True
     """
-    from sightline.evaluation.evaluate import evaluate as evaluate_run
-    from sightline.evaluation.evidence.faithfulness import measure_faithfulness
-    from sightline.evaluation.evidence.numbers import compute_evidence
-    from sightline.evaluation.overlap import describe_known_cases
-    from sightline.evaluation.report import EvaluationReport, compute_report
+    from sightline.evaluation.measure import measure_run
     from sightline.evaluation.result import describe_replaced
-    from sightline.io.files import make_safe_name
+    from sightline.io.files import hold_folder, make_safe_name
 
     run, whole, engine = _open_run(run), _open_cohort(cohort), _build_engine(options)
     images = options.pop("faithfulness_images", 24)
     _refuse(options)
     require_numbers("replicates", replicates, whole=True)
     shares = require_numbers("prevalences", prevalences)
+    methods = (faithfulness,) if isinstance(faithfulness, str) else tuple(faithfulness)
     cases = run.recipe.see(whole.part(split))
     out = run.folder / "evaluation" / make_safe_name(f"{whole.name}-{split}")
-    for line in filter(None, (*describe_known_cases(run, cases), describe_replaced(out, split, cases))):
-        print(line, file=sys.stderr)
-    found = evaluate_run(run, cases, split, out=out, engine=engine)
-    estimates = [*compute_report(found, replicates=replicates, classifies=run.recipe.classifies)]
-    if run.recipe.classifies:
-        evidence = compute_evidence(
-            found.predictions, cases, run.calibration,
-            energies=found.energies, prevalences=shares, replicates=replicates,
+    with hold_folder(out):
+        replaced = describe_replaced(out, split, cases)
+        report = measure_run(
+            run, cases, split, out, name=whole.name, engine=engine,
+            replicates=replicates, prevalences=shares, explainers=methods or None, images=images,
         )  # fmt: skip
-        estimates += evidence.estimates()
-    if faithfulness:
-        methods = (faithfulness,) if isinstance(faithfulness, str) else tuple(faithfulness)
-        estimates += measure_faithfulness(run, cases, methods, images=images, engine=engine).all()
-    return EvaluationReport(found, tuple(estimates), f"{run.recipe.title} on {whole.name}, {split}")
+    for line in filter(None, (replaced, *report.known)):
+        print(line, file=sys.stderr)
+    return report
 
 
 def dissect(run: Run | str | Path, cohort: Cohort | str | Path, out: str | Path, **options: Any) -> Dissection:

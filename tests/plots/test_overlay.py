@@ -17,7 +17,6 @@ from torch import nn
 from sightline.data.views.crops import Crop
 from sightline.data.views.image_view import View
 from sightline.errors import GeometryError, RunError
-from sightline.evaluation.box_scoring import score_boxes
 from sightline.evaluation.evaluate import evaluate
 from sightline.evaluation.gallery import (
     build_overlay,
@@ -27,6 +26,7 @@ from sightline.evaluation.gallery import (
     rank_by_boxes,
 )
 from sightline.evaluation.result import Evaluation
+from sightline.evaluation.scoring.boxes import score_boxes
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.inference.network_output import Maps
 from sightline.inference.radiographs import predict_files

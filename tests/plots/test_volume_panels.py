@@ -16,8 +16,8 @@ from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RunError
 from sightline.evaluation.evaluate import choose_boxes, evaluate
 from sightline.evaluation.gallery import build_volume_panel, draw_contact_sheets, write_panels
-from sightline.evaluation.map_scoring import compute_spatial_softmax
 from sightline.evaluation.report import compute_report, describe_omissions, write_report_of
+from sightline.evaluation.scoring.maps import compute_spatial_softmax
 from sightline.evaluation.tables.report import write_table
 from sightline.evaluation.tables.run_table import run_table
 from sightline.evaluation.tables.table import Row, Table

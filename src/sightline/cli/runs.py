@@ -6,15 +6,11 @@ import sys
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from sightline.cli.options import DeviceOptions, Precision, RecipeOptions, collect_changes, hold_folder, make_engine
-
-if TYPE_CHECKING:
-    from sightline.structures.case import Cohort
-    from sightline.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -177,6 +173,9 @@ class Evaluate:
         """Evaluate and print the metrics."""
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.errors import RunError
+        from sightline.evaluation.evidence.figures import write_figures
+        from sightline.evaluation.gallery import write_panels
+        from sightline.evaluation.measure import measure_run
         from sightline.evaluation.result import describe_replaced
         from sightline.io.files import hold_folder, make_safe_name
         from sightline.papers.catalogue import CATALOGUE
@@ -193,61 +192,26 @@ class Evaluate:
         whole = read_cohort(self.cohort)
         cohort = run.recipe.see(whole.part(self.split))
         out = self.out or self.folder / "evaluation" / make_safe_name(f"{whole.name}-{self.split}")
+        engine = make_engine(self.on)
         with hold_folder(out):
             if replaced := describe_replaced(out, self.split, cohort):
                 print(replaced, file=sys.stderr)
-            self._measure(run, whole.name, cohort, out)
+            report = measure_run(
+                run,
+                cohort,
+                self.split,
+                out,
+                name=whole.name,
+                engine=engine,
+                replicates=self.replicates,
+                prevalences=self.prevalence,
+                explainers=self.explainers if self.faithfulness else None,
+                images=self.faithfulness_images,
+            )
+            if run.recipe.classifies:
+                write_figures(report.evaluation.predictions, out / "figures", title=f"{whole.name}, {self.split}")
+            write_panels(report.evaluation, cohort, run.recipe.view, out / "panels", most=self.panels)
+        for line in report.lines():
+            print(line)
         print(f"written to {out}")
         return 0
-
-    def _measure(self, run: Run, name: str, cohort: Cohort, out: Path) -> None:
-        """Write and print every number and picture."""
-        from sightline.evaluation.evaluate import evaluate
-        from sightline.evaluation.evidence.faithfulness import measure_faithfulness
-        from sightline.evaluation.evidence.figures import write_figures
-        from sightline.evaluation.evidence.numbers import compute_evidence
-        from sightline.evaluation.evidence.scope import write_report_scope
-        from sightline.evaluation.gallery import write_panels
-        from sightline.evaluation.overlap import describe_changes, describe_known_cases
-        from sightline.evaluation.report import (
-            compute_report,
-            describe_omissions,
-            describe_positive_class,
-            write_report_of,
-        )
-        from sightline.inference.gate.scope import read_scope
-        from sightline.training.model_card import write_model_card
-
-        evaluation = evaluate(run, cohort, self.split, out=out, engine=make_engine(self.on))
-        estimates = compute_report(evaluation, replicates=self.replicates, classifies=run.recipe.classifies)
-        known = describe_known_cases(run, cohort)
-        scope = write_report_scope(evaluation, read_scope(run.folder), cohort, f"{name}, {self.split}", out)
-        positive = describe_positive_class(evaluation.predictions) if run.recipe.classifies else ()
-        notes: tuple[str, ...] = (*positive, *known, *describe_omissions(run.recipe.view, evaluation), scope)
-        evidence = None
-        if run.recipe.classifies:
-            evidence = compute_evidence(
-                evaluation.predictions,
-                cohort,
-                run.calibration,
-                energies=evaluation.energies,
-                prevalences=self.prevalence,
-                replicates=self.replicates,
-            )
-            estimates += evidence.estimates()
-            write_figures(evaluation.predictions, out / "figures", title=f"{name}, {self.split}")
-        faithful = None
-        if self.faithfulness:
-            faithful = measure_faithfulness(
-                run, cohort, self.explainers, images=self.faithfulness_images, engine=make_engine(self.on)
-            )
-        changes = describe_changes(run, cohort, estimates)
-        sections = [*changes, *(part.markdown() for part in (evidence, faithful) if part is not None)]
-        apart = () if faithful is None else faithful.all()
-        title = f"{run.recipe.title} on {name}, {self.split}"
-        write_report_of(estimates, out, title, (*notes, *sections), apart=apart)
-        write_panels(evaluation, cohort, run.recipe.view, out / "panels", most=self.panels)
-        if out.parent == self.folder / "evaluation":
-            write_model_card(run)
-        for line in (*estimates, *apart, *notes, *(() if evidence is None else evidence.notes), *changes):
-            print(line)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from sightline.data.views.image_view import View, refuse_unmarked
 from sightline.errors import CohortError
-from sightline.evaluation.box_scoring import score_boxes, tune_boxes
-from sightline.evaluation.gaze_scoring import score_cohort_gaze
-from sightline.evaluation.map_scoring import iterate_map_rows
 from sightline.evaluation.result import Evaluation, EvaluationFiles, read_taken_evaluation
+from sightline.evaluation.scoring.boxes import score_boxes, tune_boxes
+from sightline.evaluation.scoring.gaze import score_cohort_gaze
+from sightline.evaluation.scoring.maps import iterate_map_rows
 from sightline.inference.network_output import NetworkOutput
 from sightline.inference.predict import join_output, predict
 from sightline.io.files import digest_file

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sightline.data.task import derive_coarser_tasks
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
-from sightline.errors import RunError, count_noun
-from sightline.evaluation.gaze_scoring import group_by_map
-from sightline.evaluation.map_scoring import ROLES
+from sightline.errors import RunError
 from sightline.evaluation.result import Evaluation
+from sightline.evaluation.scoring.gaze import group_by_map
+from sightline.evaluation.scoring.maps import ROLES
 from sightline.io.files import write_text
 from sightline.metrics.boxes.report import compute_box_estimates
 from sightline.metrics.classification.estimates import estimate_score
@@ -24,9 +23,6 @@ from sightline.metrics.classification.scores import F1
 from sightline.metrics.estimate import Estimate
 from sightline.metrics.maps.windows import measure_window_displacement
 from sightline.metrics.predictions import Predictions
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def compute_report(
@@ -119,47 +115,3 @@ def write_report_of(
     write_text(folder / "metrics.json", json.dumps([e.to_dict() for e in (*estimates, *apart)], indent=1) + "\n")
     below = "".join(f"\n{note}\n" for note in notes)
     write_text(folder / "metrics.md", f"# {title}\n\n{to_markdown(estimates)}\n{below}")
-
-
-@dataclass(frozen=True)
-class EvaluationReport:
-    """An evaluation and all its numbers.
-
-    Attributes:
-        evaluation: predictions, maps and scores.
-        estimates: the numbers with their intervals.
-        title: run and cohort, in words.
-    """
-
-    evaluation: Evaluation
-    estimates: tuple[Estimate, ...]
-    title: str
-
-    def __getitem__(self, name: str) -> Estimate:
-        """The number with this name.
-
-        Raises:
-            RunError: there is none.
-        """
-        for estimate in self.estimates:
-            if estimate.name == name:
-                return estimate
-        raise RunError(f"There is no number {name!r}.", f"Known: {', '.join(e.name for e in self.estimates)}.")
-
-    def summary(self) -> str:
-        """Every number with its interval, as the table of `metrics.md`."""
-        return f"# {self.title}\n\n{to_markdown(self.estimates)}"
-
-    def to_frame(self) -> pd.DataFrame:
-        """A pandas table: name, value, low, high, n, method, why."""
-        import pandas as pd
-
-        return pd.DataFrame([estimate.to_dict() for estimate in self.estimates])
-
-    def _repr_markdown_(self) -> str:
-        """The table, for a notebook."""
-        return self.summary()
-
-    def __repr__(self) -> str:
-        """Title and count of numbers."""
-        return f"EvaluationReport({self.title}, {count_noun(len(self.estimates), 'number')})"

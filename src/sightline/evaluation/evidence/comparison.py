@@ -11,9 +11,9 @@ import numpy as np
 
 from sightline.errors import RunError, count_noun
 from sightline.evaluation.evaluate import evaluate
-from sightline.evaluation.map_scoring import ROLES
 from sightline.evaluation.overlap import describe_known_cases
 from sightline.evaluation.result import Evaluation
+from sightline.evaluation.scoring.maps import ROLES
 from sightline.io.files import write_text
 from sightline.metrics.classification.estimates import compare_scores
 from sightline.metrics.classification.report import format_comparisons

@@ -17,10 +17,10 @@ from sightline.data.task import derive_coarser_tasks
 from sightline.data.views.frames import find_source_frame
 from sightline.data.views.image_view import View
 from sightline.errors import CohortError, RecipeError
-from sightline.evaluation.box_scoring import list_true_corners
-from sightline.evaluation.gaze_scoring import CLASS_MAP, group_by_map
-from sightline.evaluation.map_scoring import ROLES
 from sightline.evaluation.result import Evaluation
+from sightline.evaluation.scoring.boxes import list_true_corners
+from sightline.evaluation.scoring.gaze import CLASS_MAP, group_by_map
+from sightline.evaluation.scoring.maps import ROLES
 from sightline.evaluation.tables.lines import Line, RowOnTest, add_interval
 from sightline.evaluation.tables.table import Row, RowResult, Table, TableResult
 from sightline.metrics.boxes.baselines import (

@@ -8,8 +8,8 @@ from support.cohorts import tiny_recipe
 
 from sightline.data.targets.gaze_choice import GazeChoice
 from sightline.evaluation.evaluate import evaluate
-from sightline.evaluation.gaze_scoring import group_by_map, score_cohort_gaze
 from sightline.evaluation.report import compute_report
+from sightline.evaluation.scoring.gaze import group_by_map, score_cohort_gaze
 from sightline.evaluation.tables.run_table import run_table
 from sightline.evaluation.tables.summary import summarise
 from sightline.evaluation.tables.table import Row, Table

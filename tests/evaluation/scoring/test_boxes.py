@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from sightline.data.views.image_view import View
-from sightline.evaluation.box_scoring import list_true_corners, score_boxes
-from sightline.evaluation.map_scoring import iterate_map_rows
+from sightline.evaluation.scoring.boxes import list_true_corners, score_boxes
+from sightline.evaluation.scoring.maps import iterate_map_rows
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.inference.boxes import list_finding_classes
 from sightline.inference.network_output import Maps, NetworkOutput
