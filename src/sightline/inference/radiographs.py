@@ -23,8 +23,8 @@ from sightline.inference.results.found_files import FoundFiles
 from sightline.inference.results.journal import Journal, PredictedFile, build_stamp, fingerprint_input
 from sightline.inference.results.studies import StudyNames
 from sightline.io.dicom.radiograph import read_header, require_radiograph
-from sightline.io.files import hold_folder, make_unique_name
-from sightline.io.image import find_images, find_linked_folders, is_ct_input, read_image
+from sightline.io.files import find_linked_folders, hold_folder, make_unique_name
+from sightline.io.image import find_images, is_ct_input, read_image
 from sightline.io.picture import SOFTWARE, Picture, require_content
 from sightline.io.progress import show_progress
 from sightline.metrics.predictions import Predictions

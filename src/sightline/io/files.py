@@ -353,3 +353,17 @@ def make_file_name(text: str) -> str:
     if name.split(".")[0].casefold() in _RESERVED:
         name = f"%{ord(name[0]):02X}{name[1:]}"
     return _shorten_name(name, text)
+
+
+def find_linked_folders(path: Path) -> list[Path]:
+    """Links to folders under a folder, hidden ones apart, whose content lies elsewhere and so is not found in it.
+
+    They are not followed, by `find_images` or in a DICOM series; who lists files lists them, so that nothing is passed over.
+    """
+    root = os.path.realpath(path)
+    links: list[Path] = []
+    for folder, inner, _ in os.walk(path):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        linked = (link for name in inner if (link := Path(folder, name)).is_symlink())
+        links += (link for link in linked if not Path(os.path.realpath(link)).is_relative_to(root))
+    return sorted(links)

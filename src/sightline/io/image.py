@@ -219,20 +219,6 @@ def find_images(path: Path, *, apart_from: str | None = None) -> list[Path]:
     return sorted(found)
 
 
-def find_linked_folders(path: Path) -> list[Path]:
-    """Links to folders under a folder, hidden ones apart, whose content lies elsewhere and so is not found in it.
-
-    They are not followed, here or by `find_images`; who lists files lists them, so that nothing is passed over.
-    """
-    root = os.path.realpath(path)
-    links: list[Path] = []
-    for folder, inner, _ in os.walk(path):
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        linked = (link for name in inner if (link := Path(folder, name)).is_symlink())
-        links += (link for link in linked if not Path(os.path.realpath(link)).is_relative_to(root))
-    return sorted(links)
-
-
 def _refuse_closed_folder(error: OSError) -> None:
     raise UnreadableFile(
         f"{error.filename}: the folder cannot be read ({error.strerror}).", "Check its permissions, or leave it out."

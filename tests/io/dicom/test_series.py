@@ -134,6 +134,17 @@ def test_what_stands_beside_a_series(tmp_path):
     assert volume.facts["left_out"].startswith("2 objects")
 
 
+def test_slices_in_a_linked_folder_are_not_passed_over(tmp_path):
+    """Half a series would be read as a whole one; a link to what lies in the folder anyway loses nothing."""
+    here = series(tmp_path / "here", HU[:3])
+    series(tmp_path / "elsewhere")
+    (here / "again").symlink_to(here, target_is_directory=True)
+    assert read_series(here).values.shape == (5, 4, 3)
+    (here / "more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with pytest.raises(UnreadableFile, match="more: a link to a folder, which is not followed"):
+        read_series(here)
+
+
 @pytest.mark.parametrize("keep", [0, 50, 200, 600, -1, -20])
 @pytest.mark.parametrize("which", [0, 3, 5])
 def test_one_truncated_slice_and_no_series(tmp_path, keep, which):

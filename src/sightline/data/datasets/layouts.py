@@ -185,7 +185,7 @@ def _list_unsearched(word: str, source: Path, images: Sequence[Path]) -> list[Re
     """
     if word not in _SEARCHED:
         return []
-    from sightline.io.image import find_linked_folders
+    from sightline.io.files import find_linked_folders
     from sightline.io.picture import Reject
 
     unread = (link for link in find_linked_folders(source) if not any(image.is_relative_to(link) for image in images))

@@ -24,6 +24,7 @@ from sightline.io.dicom.radiograph import (
     translate_parser_errors,
 )
 from sightline.io.dicom.slice_geometry import SlicePlace, compute_affine_of_slices
+from sightline.io.files import find_linked_folders
 from sightline.io.nifti_header import require_sane_affine
 from sightline.io.picture import DICOM_SUFFIXES, has_dicom_mark
 from sightline.io.volume import Volume
@@ -182,6 +183,12 @@ def _read_headers(folder: Path) -> tuple[list[_Header], int]:
     if not folder.exists():
         raise UnreadableFile(
             f"{folder}: no such folder; that of a DICOM series was expected.", "Give the folder that holds the slices."
+        )
+    if links := find_linked_folders(folder):
+        more = f" (and {len(links) - 1} more)" if len(links) > 1 else ""
+        raise UnreadableFile(
+            f"{links[0]}{more}: a link to a folder, which is not followed; slices may lie in it.",
+            "Give the folder that holds the whole series itself, or copy it here.",
         )
     inside = folder.rglob("*") if folder.is_dir() else ()
     files = sorted(path for path in inside if _may_be_slice(path, folder)) if folder.is_dir() else [folder]
