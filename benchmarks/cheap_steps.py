@@ -25,7 +25,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from sightline.models.cam_classifiers import ClassMapModel
-from sightline.papers.learning_curve import build_unguided_recipe
+from sightline.papers.fracatlas.learning_curve import build_unguided_recipe
 from sightline.structures.evidence import has_bfloat16, to_channels_last
 from sightline.training.engine import compute_strided_in_float32, keep_freed_memory
 

@@ -36,7 +36,7 @@ from sightline.losses.heatmap_matching import HeatmapMatch
 from sightline.losses.map_norm import MapNorm
 from sightline.losses.spatial_nll import SpatialNLL
 from sightline.models.cam_classifiers import ClassMapModel
-from sightline.papers.learning_curve import build_unguided_recipe
+from sightline.papers.fracatlas.learning_curve import build_unguided_recipe
 from sightline.structures.evidence import Batch, to_channels_last
 from sightline.structures.frame import Frame
 from sightline.training.engine import keep_freed_memory

@@ -8,7 +8,7 @@ from support.cohorts import make_cohort
 
 from sightline.cli.cohorts import CohortSubset
 from sightline.data.datasets.folder.reader import read_cohort
-from sightline.data.subset import displace_marks, draw_nested_subset, exclude_patients_of, select_cases_by_facts
+from sightline.data.subset import draw_nested_subset, exclude_patients_of, select_cases_by_facts
 from sightline.errors import CohortError
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Box
@@ -88,32 +88,6 @@ def test_what_cannot_be_taken_is_refused():
     if len(kinds) == 2:
         with pytest.raises(CohortError, match="leave the class"):
             draw_nested_subset(both, 2)
-    with pytest.raises(CohortError, match="from 0 to 1"):
-        displace_marks(crowd(), 1.5)
-    with pytest.raises(CohortError, match="no box to move"):
-        displace_marks(crowd(), 0.5)
-
-
-def test_moved_marks_keep_their_size_and_stand_elsewhere_in_the_picture(tmp_path):
-    cohort = make_cohort(tmp_path / "c", patients=24)
-    spoiled = displace_marks(cohort, 0.5, seed=1)
-    marked = [c for c in cohort.split("train") if any(isinstance(r, Box) for r in c.regions)]
-    moved = [c for c in marked if spoiled.cases[cohort.cases.index(c)].regions != c.regions]
-    assert len(moved) == -(-len(marked) // 2)
-    assert all(a == b for a, b in zip(cohort, spoiled, strict=True) if a.split != "train")
-    for case in moved:
-        for old, new in zip(case.regions, spoiled.cases[cohort.cases.index(case)].regions, strict=True):
-            if not isinstance(old, Box):
-                assert old == new
-                continue
-            assert np.allclose(np.subtract(new.stop, new.start), np.subtract(old.stop, old.start), atol=0.11)
-            assert min(new.start) >= 0
-            assert (np.array(new.stop) <= np.array(case.shape) + 0.1).all()
-            assert new.tag == old.tag
-            apart = np.abs(np.subtract(new.start, old.start)) >= np.subtract(old.stop, old.start) - 0.11
-            assert apart.any()
-    assert displace_marks(cohort, 0.5, seed=1).fingerprint() == spoiled.fingerprint() != cohort.fingerprint()
-    assert displace_marks(cohort, 0.0) is cohort
 
 
 def test_the_command_writes_a_cohort(tmp_path, capsys):

@@ -14,30 +14,56 @@ def slow(maps, targets, guided, loss):
     shift, total, images = math.log(loss.prior / (1 - loss.prior)), 0.0, 0
     b, _, h, w = maps.shape
     step = targets.shape[-1] // w
+    cells = [(r, c) for r in range(h) for c in range(w)]
     for i in range(b):
         marked = bool(guided[i, loss.column])
         images += marked
         channel = targets[i, loss.column if targets.shape[1] > 1 else 0].double()
-        cover = [
-            [float(channel[r * step : (r + 1) * step, c * step : (c + 1) * step].mean()) if marked else 0.0
-             for c in range(w)] for r in range(h)
-        ]  # fmt: skip
-        least = min(loss.covered, max(max(row) for row in cover))
-        hits = []
-        for r in range(h):
-            for c in range(w):
-                p = 1 / (1 + math.exp(-(float(maps[i, loss.column, r, c]) + shift)))
-                if cover[r][c] > 0 and cover[r][c] >= least:
-                    hits.append(-((1 - p) ** loss.gamma) * math.log(p))
-                elif cover[r][c] == 0:
-                    weight = loss.elsewhere if marked else loss.nowhere
-                    total += -weight * p**loss.gamma * math.log(1 - p)
-        total += sum(hits) / len(hits) if hits else 0.0
+        pixels = {(r, c): channel[r * step : (r + 1) * step, c * step : (c + 1) * step] for r, c in cells}
+        touched = {at: float((pixels[at] != 0).double().mean()) for at in cells}
+        cover = touched if marked else dict.fromkeys(cells, 0.0)
+        least = min(loss.covered, max(cover.values()))
+        target = {at: float(cover[at] > 0 and cover[at] >= least) for at in cells}
+        inside = {at for at in cells if target[at]}
+        if loss.soft and inside:
+            target = {at: sum(_weigh(at, other, loss.soft) for other in inside) for at in cells}
+            target = {at: value / max(target.values()) for at, value in target.items()}
+        area = max(1.0, sum(target.values()))
+        hits = 0.0
+        for r, c in cells:
+            p = 1 / (1 + math.exp(-(float(maps[i, loss.column, r, c]) + shift)))
+            known = (r, c) in inside or touched[r, c] == 0 or (loss.soft > 0 and marked)
+            near = any(touched[y, x] for y, x in cells if max(abs(y - r), abs(x - c)) <= loss.ring)
+            if not known or (loss.ring and near and (r, c) not in inside):
+                continue
+            t = target[r, c]
+            if marked:
+                t = (1 - loss.bootstrapped) * t + loss.bootstrapped * p
+            part = pixels[r, c][pixels[r, c] != 0]
+            share = float(part.mean()) if len(part) and loss.weigh == "share" else float(loss.weigh == "marked")
+            hits -= share * t * (1 - p) ** loss.gamma * math.log(p)
+            total -= (loss.elsewhere if marked else loss.nowhere) * (1 - t) * p**loss.gamma * math.log(1 - p)
+        total += hits / area
     return total / max(1, images)
 
 
+def _weigh(at, other, sd):
+    """A Gaussian of two axes that ends at three standard deviations a side."""
+    apart = [abs(a - b) for a, b in zip(at, other, strict=True)]
+    return math.exp(-0.5 * sum((d / sd) ** 2 for d in apart)) if max(apart) <= math.ceil(3 * sd) else 0.0
+
+
 @pytest.mark.parametrize(
-    "loss", [CellFocal(nowhere=0.4), CellFocal(elsewhere=0.1, covered=0.9), CellFocal(0.0, 0.3, 0.0)]
+    "loss",
+    [
+        CellFocal(nowhere=0.4),
+        CellFocal(elsewhere=0.1, covered=0.9),
+        CellFocal(0.0, 0.3, 0.0),
+        CellFocal(ring=1),
+        CellFocal(soft=0.7, elsewhere=0.6),
+        CellFocal(bootstrapped=0.3, covered=0.9),
+        CellFocal(ring=1, soft=1.2, bootstrapped=0.4, prior=0.3),
+    ],
 )
 @pytest.mark.parametrize("channels", [1, 2])
 def test_equals_its_formula(loss, channels):
@@ -50,6 +76,50 @@ def test_equals_its_formula(loss, channels):
     term = loss(maps, targets, guided)
     assert float(term.value.detach()) == pytest.approx(slow(maps.detach(), targets, guided, loss), rel=1e-5)
     assert term.images == 2 and sum(term.parts.values()) == pytest.approx(float(term.value.detach()), rel=1e-5)
+
+
+def test_gradients_take_the_targets_as_given():
+    """The network's own probability is a target, not something to be moved: finite differences with fixed targets."""
+    torch.manual_seed(1)
+    maps = torch.randn(2, 2, 4, 5, dtype=torch.float32)
+    targets = torch.zeros(2, 1, 16, 20, dtype=torch.uint8)
+    targets[0, 0, 4:12, 4:12] = 1
+    guided = torch.tensor([[False, True], [False, False]])
+    for loss in (CellFocal(ring=1, soft=0.8), CellFocal(bootstrapped=0.4, prior=0.3)):
+        found = maps.clone().requires_grad_()
+        loss(found, targets, guided).value.backward()
+        # Reed 2015: with the targets fixed, the share of the own probability and that of the mark are two losses
+        shift = math.log(loss.prior / (1 - loss.prior))
+        own = torch.sigmoid(maps[:, 1].double() + shift)
+        plain = CellFocal(loss.gamma, loss.prior, ring=loss.ring, soft=loss.soft)
+        step = torch.zeros_like(maps)
+        for at in ((0, 1, 1, 1), (0, 1, 0, 4), (0, 1, 2, 3), (1, 1, 2, 2)):
+            step.zero_()[at] = 1e-2
+            ends = []
+            for sign in (1, -1):
+                moved = maps + sign * step
+                value = (1 - loss.bootstrapped) * float(plain(moved[:1], targets[:1], guided[:1]).value)
+                p = torch.sigmoid(moved[:, 1].double() + shift)
+                hit, miss = -((1 - p) ** loss.gamma) * p.log(), -(p**loss.gamma) * (1 - p).log()
+                value += loss.bootstrapped * float((own * hit / 4 + (1 - own) * miss)[0].sum())
+                ends.append(value + float(miss[1].sum()))
+            assert float(found.grad[at]) == pytest.approx((ends[0] - ends[1]) / 2e-2, rel=2e-3, abs=1e-5)
+
+
+def test_marks_on_which_readers_disagree_guide_less():
+    torch.manual_seed(2)
+    maps = torch.randn(2, 2, 4, 4)
+    targets = torch.zeros(2, 1, 8, 8)
+    targets[0, 0, 2:4, 2:6] = 1.0
+    targets[0, 0, 2:4, 4:6] = 1 / 3
+    guided = torch.tensor([[True, True], [False, False]])
+    loss = CellFocal(weigh="share")
+    assert loss.takes_shares and not CellFocal().takes_shares
+    assert float(loss(maps, targets, guided).value) == pytest.approx(slow(maps, targets, guided, loss), rel=1e-5)
+    half = loss(maps, targets, guided).parts["marked_cells"]
+    assert half < CellFocal()(maps, targets, guided).parts["marked_cells"]
+    whole = loss(maps, targets.ne(0).float(), guided).value
+    assert whole == CellFocal()(maps, targets, guided).value
 
 
 def test_gradients_raise_marked_cells_and_lower_the_others():
@@ -79,6 +149,11 @@ def test_certain_right_cells_cost_nothing_and_no_mark_is_no_error():
 def test_refusals():
     with pytest.raises(RecipeError, match="prior"):
         CellFocal(prior=0.0)
+    for wrong in ({"ring": -1}, {"soft": -0.1}, {"bootstrapped": 1.0}, {"soft": math.nan}):
+        with pytest.raises(RecipeError, match="ring >= 0, soft >= 0 and bootstrapped"):
+            CellFocal(**wrong)
+    with pytest.raises(RecipeError, match=r"weigh is 'votes'.*marked, share"):
+        CellFocal(weigh="votes")
     flags = torch.ones(1, 1, dtype=torch.bool)
     with pytest.raises(RecipeError, match="class 1"):
         CellFocal()(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 8, 8), flags)

@@ -147,6 +147,7 @@ def test_tables_name_references_before_the_rows_compared_with_them(name):
                 r.train_images,
                 r.seed_offset,
                 r.wrong_marks,
+                r.wrong_kind,
                 r.teacher,
                 r.teaching,
             )

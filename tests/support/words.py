@@ -7,7 +7,7 @@ assign associate attempt attribute audit average begin bend bin bind blank blend
 brighten build burn cache calibrate call carry cast catch change changes check choose clamp classify clean clip
 clone close cluster collate collect colour combine commit compare complete compress compute condition connect
 contains convert copy correct correlate count create crop cross cut darken deal decide decode decorate deform
-deidentify delete derive describe develop digest dilate displace dissect divide download draw drop embed encode end
+deidentify delete derive describe develop digest dilate dissect divide download draw drop embed encode end
 enlarge enter equalise erase escape estimate evaluate exchange exclude excludes expand expect explain export expose
 extract fail fill find fingerprint finish fit flag flatten flip fold follow follows foretell format forward frame
 freeze gather get give group grow guard halve has hash hold ignore import impute inflate insert integrate interleave
@@ -18,8 +18,8 @@ prefix prepare print probe project pseudonymise put quote randomise rank rasteri
 recognise record reduce refer reformat refuse register remark remember remove rename render reopen reorient repair
 repeat replace report require resample resize resolve restore resume retrain retrieve retry return reverse
 rewrite round run sample save scale score seal search see seed sees select send separate serve set settle shade
-shape shorten show shrink shuffle sign simulate size slice smooth soften solve sort space spell split spread square
-stack stage stamp standardise start state step store straighten stress stretch strip submit suggest sum summarise
+shape shorten show shrink shuffle sign simulate size slice smooth soften solve sort space spell split spoil spread
+square stack stage stamp standardise start state step store straighten stress stretch strip submit suggest sum summarise
 suppress survives swap sync tabulate take tell test thin threshold tint to touch trace train transpose try tune turn
 unify unite unpack unwrap update upgrade upsample validate verify vote walk watch weigh widen word wrap write zoom
 """

@@ -235,7 +235,7 @@ class CohortHalve:
 
 @dataclass(frozen=True)
 class CohortSubset:
-    """Keep fewer training images (whole patients, nested), or cases by a fact; or move some marks to wrong places."""
+    """Keep fewer training images (whole patients, nested), or cases by a fact; or make some marks wrong."""
 
     source: Annotated[Positional[Path], arg(metavar="SOURCE")]
     """Cohort folder in our layout."""
@@ -252,9 +252,11 @@ class CohortSubset:
     marks_of: Path | None = None
     """Csv with a column case_id (`cohort suggest` writes one): other training images lose their marks."""
     wrong_marks: float = 0.0
-    """Share of the marked training images whose boxes are moved."""
+    """Share of the marked training images whose boxes are made wrong."""
+    wrong_kind: Literal["elsewhere", "shifted", "enlarged", "redrawn", "missing"] = "elsewhere"
+    """How: in a wrong place, by half their size beside it, twice as high and wide, as by another reader, or none."""
     seed: int = 0
-    """Seed of the images to keep and the boxes to move."""
+    """Seed of the images to keep and the boxes to make wrong."""
 
     @hold_folder(lambda command: command.destination)
     def run(self) -> int:
@@ -262,12 +264,12 @@ class CohortSubset:
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.data.datasets.folder.writer import write_cohort
         from sightline.data.subset import (
-            displace_marks,
             draw_nested_subset,
             exclude_patients_of,
             keep_marks_of_cases,
             select_cases_by_facts,
         )
+        from sightline.data.targets.mark_errors import spoil_marks
         from sightline.io.tables import read_table
 
         require_other_folder(self.source, self.destination)
@@ -279,7 +281,7 @@ class CohortSubset:
         part = draw_nested_subset(part, self.images, self.seed)
         if self.marks_of is not None:
             part = keep_marks_of_cases(part, [row["case_id"] for row in read_table(self.marks_of, ["case_id"])])
-        part = displace_marks(part, self.wrong_marks, self.seed)
+        part = spoil_marks(part, self.wrong_marks, self.seed, kind=self.wrong_kind)
         write_cohort(part, self.destination)
         print(_describe_cohort(part, self.destination))
         return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,9 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from sightline.errors import CohortError, count_noun
-from sightline.io.image import read_image
 from sightline.structures.case import Case, Cohort
-from sightline.structures.regions import Box
 
 # groups that are looked at before one is taken: more keep the class shares closer, fewer keep the order more random
 LOOKED_AT = 8
@@ -196,56 +193,3 @@ def keep_marks_of_cases(cohort: Cohort, case_ids: Sequence[str], splits: Sequenc
             case if case.split not in splits or case.case_id in keep else replace(case, regions=()) for case in cohort
         ),
     )
-
-
-def displace_marks(cohort: Cohort, share: float, seed: int = 0, splits: Sequence[str] = ("train",)) -> Cohort:
-    """The cohort with the boxes of some marked training images moved to a wrong place in the same picture.
-
-    What a careless reader, or a mix-up of two pictures, does to a training set. A moved box keeps its size and its tag,
-    lies within the picture, and does not touch where it was (unless it fills the picture).
-
-    Args:
-        cohort: cases with splits; findings marked by boxes.
-        share: share of the marked images whose boxes are all moved.
-        seed: another number moves others.
-        splits: what counts as training.
-
-    Raises:
-        CohortError: a share that is none, or no box to move.
-    """
-    if not 0.0 <= share <= 1.0:
-        raise CohortError(f"The share of wrong marks lies from 0 to 1; got {share}.", "Try 0.3.")
-    marked = [c.case_id for c in cohort.split(*splits) if any(isinstance(r, Box) for r in c.regions)]
-    if share == 0.0:
-        return cohort
-    if not marked:
-        raise CohortError(f"Cohort {cohort.name!r} has no box to move.", "Mark findings by boxes.")
-    ids = sorted(marked)
-    order = np.random.default_rng([seed, len(ids), 30]).permutation(len(ids))
-    moved = {ids[i] for i in order[: math.ceil(share * len(ids))]}
-
-    def displace_case(case: Case) -> Case:
-        if case.case_id not in moved:
-            return case
-        rng = np.random.default_rng([seed, *case.case_id.encode()])
-        shape = case.shape or read_image(case.image).frame.shape
-        return replace(case, regions=tuple(_move_box(r, shape, rng) if isinstance(r, Box) else r for r in case.regions))
-
-    return replace(cohort, cases=tuple(displace_case(case) for case in cohort))
-
-
-def _compute_centre(box: Box) -> tuple[float, float]:
-    return (box.start[0] + box.stop[0]) / 2.0, (box.start[1] + box.stop[1]) / 2.0
-
-
-def _move_box(box: Box, shape: Sequence[int], rng: np.random.Generator) -> Box:
-    """The box elsewhere in a picture; after many tries, where it is farthest from its old place among those tried."""
-    size = np.array(box.stop) - np.array(box.start)
-    old = np.array(_compute_centre(box))
-    room = np.maximum(np.array(shape, dtype=float) - size, 0.0)
-    tries = rng.uniform(0.0, 1.0, (50, 2)) * room + size / 2.0
-    clear = [t for t in tries if (np.abs(t - old) >= size).any()]
-    centre = clear[0] if clear else max(tries, key=lambda t: float(np.abs(t - old).sum()))
-    # rounded: another machine's last digit is not another cohort
-    start, stop = np.round(centre - size / 2.0, 1), np.round(centre + size / 2.0, 1)
-    return replace(box, start=(float(start[0]), float(start[1])), stop=(float(stop[0]), float(stop[1])))

@@ -358,7 +358,8 @@ def make_file_name(text: str) -> str:
 def find_linked_folders(path: Path) -> list[Path]:
     """Links to folders under a folder, hidden ones apart, whose content lies elsewhere and so is not found in it.
 
-    They are not followed, by `find_images` or in a DICOM series; who lists files lists them, so that nothing is passed over.
+    They are not followed, by `find_images` or in a DICOM series; who lists files lists them, so that nothing is passed
+    over.
     """
     root = os.path.realpath(path)
     links: list[Path] = []

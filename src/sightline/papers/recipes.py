@@ -11,11 +11,11 @@ from sightline.errors import RecipeError, count_noun
 from sightline.evaluation.tables.grids.grid import read_grid
 from sightline.evaluation.tables.table import Row, Table
 from sightline.papers import demo as demo_recipes
-from sightline.papers import engstler2022, fracatlas, jimenez2018, learning_curve, liao2022, watanabe2022, zhu2022
-from sightline.papers import fracatlas as localisers
+from sightline.papers import engstler2022, jimenez2018, liao2022, watanabe2022, zhu2022
 from sightline.papers import phantom_tables as gaze_phantom
 from sightline.papers import phantom_tables as transformers
 from sightline.papers.catalogue import CATALOGUE
+from sightline.papers.fracatlas import learning_curve, localisers, marks
 from sightline.papers.liao2022 import Profile
 from sightline.papers.overrides import Changes, apply_changes, resize_recipe
 from sightline.training.recipe import Recipe, read_recipe
@@ -47,11 +47,11 @@ RECIPES: dict[str, tuple[str, Callable[[], Recipe]]] = {
         demo_recipes.build_unguided_recipe,
     ),
     "small-guided": ("the same, guided by focus regions", demo_recipes.build_guided_recipe),
-    "fracture-unguided": ("high-resolution class maps for small findings, unguided", fracatlas.build_unguided_recipe),
-    "fracture-guided": ("the same, the fracture map guided by the fractures' boxes", fracatlas.build_guided_recipe),
+    "fracture-unguided": ("high-resolution class maps for small findings, unguided", localisers.build_unguided_recipe),
+    "fracture-guided": ("the same, the fracture map guided by the fractures' boxes", localisers.build_guided_recipe),
     "fracture-patches": (
         "each cell of the fracture map classified by itself, guided by boxes on patches: finds most fractures",
-        fracatlas.build_focal_recipe,
+        localisers.build_focal_recipe,
     ),
     "lbm": ("the whole image (Jimenez-Sanchez 2018, lower bound)", jimenez2018.build_base_recipe),
     "ubm": (
@@ -108,7 +108,7 @@ TABLES: dict[str, Callable[[Profile], Table]] = {
     "liao2022/supplement1": liao2022.build_supplement1,
     "liao2022/supplement2": liao2022.build_supplement2,
     "liao2022/cub200": liao2022.build_cub200_table,
-    "liao2022/fracatlas": fracatlas.build_guidance_table,
+    "liao2022/fracatlas": localisers.build_guidance_table,
     "gaze/phantom": gaze_phantom.build_gaze_table,
     "gaze/unets": gaze_phantom.build_unet_table,
     "jimenez2018/table2": jimenez2018.build_table2,
@@ -119,7 +119,8 @@ TABLES: dict[str, Callable[[Profile], Table]] = {
     "localisers/fracatlas": localisers.build_localiser_table,
     "fracatlas/curve": learning_curve.build_table,
     "fracatlas/map_to_answer": learning_curve.build_map_to_answer_table,
-    "fracatlas/suggest": learning_curve.build_suggestion_table,
+    "fracatlas/suggest": marks.build_suggestion_table,
+    "fracatlas/wrong_marks": marks.build_wrong_marks_table,
     "zhu2022/table2": zhu2022.build_table2,
     "zhu2022/table3": zhu2022.build_table3,
     "zhu2022/ablations": zhu2022.build_ablation_table,

@@ -10,7 +10,7 @@ from sightline.evaluation.tables.data_efficiency import collect_sized_rows, desc
 from sightline.evaluation.tables.lines import Line
 from sightline.evaluation.tables.report import _write_sentences
 from sightline.evaluation.tables.table import RowResult, TableResult
-from sightline.papers.learning_curve import build_table
+from sightline.papers.fracatlas.learning_curve import build_table
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Box
 from sightline.structures.tag import Tag

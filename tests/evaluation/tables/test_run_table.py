@@ -21,8 +21,8 @@ from sightline.evaluation.tables.run_table import run_table
 from sightline.evaluation.tables.summary import list_metric_names, require_known_metrics, summarise
 from sightline.evaluation.tables.table import Row, Table
 from sightline.losses.spatial_nll import SpatialNLL
-from sightline.papers import learning_curve
 from sightline.papers.catalogue import CATALOGUE
+from sightline.papers.fracatlas import marks
 from sightline.papers.overrides import Changes
 from sightline.papers.recipes import TABLES, find_table
 from sightline.structures.case import Cohort
@@ -101,7 +101,7 @@ FROZEN = ("fracatlas/curve", "fracatlas/map_to_answer", "fracatlas/suggest")
 @pytest.mark.parametrize("name", TABLES)
 def test_every_row_of_every_table_trains(tiny_cohort, ankles, birds, tmp_path, monkeypatch, name):
     # of fifty marks the small cohort has eight
-    monkeypatch.setattr(learning_curve, "NEXT", 4)
+    monkeypatch.setattr(marks, "NEXT", 4)
     cohort = {"liao2022/table4": ankles, "liao2022/cub200": birds}.get(name, tiny_cohort)
     if name.startswith(("jimenez2018/", "femur/")):
         pytest.skip("needs AO classes: tests/papers/test_jimenez2018.py")

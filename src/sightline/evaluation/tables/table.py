@@ -1,14 +1,14 @@
-"""A table is a list of rows, each a recipe; `lab/run_table.py` trains every row with several seeds alike."""
+"""A table is a list of rows, each a recipe; `run_table.py` trains every row with several seeds alike."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sightline.data.split import limit_per_class, select_sources
-from sightline.data.subset import displace_marks, draw_nested_subset
+from sightline.data.subset import draw_nested_subset
 from sightline.errors import SightlineError
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.engines.self_training import Teaching
@@ -16,6 +16,9 @@ from sightline.evaluation.tables.engines.suggested_marks import Asking
 from sightline.metrics.boxes.table import BoxScores
 from sightline.structures.case import Cohort
 from sightline.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from sightline.data.targets.mark_errors import MarkError
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class Row:
             draws them; None for all.
         seed_offset: added to the seed of the training and not to that which draws its cases: a second training of one
             recipe on the same cases, for an ensemble.
-        wrong_marks: share of the marked training images whose boxes are moved to a wrong place (`displace_marks`).
+        wrong_marks: share of the marked training images whose boxes are made wrong (`spoil_marks`).
+        wrong_kind: in which way.
         trained_on: sources (`select_sources`) whose cases it is trained and selected on; none named: all.
         tested_on: sources whose cases it is tested on.
         group: the rows it is drawn with in the figures: method, style.
@@ -82,6 +86,7 @@ class Row:
     train_images: int | None = None
     seed_offset: int = 0
     wrong_marks: float = 0.0
+    wrong_kind: MarkError = "elsewhere"
     trained_on: tuple[str, ...] = ()
     tested_on: tuple[str, ...] = ()
     group: str = ""
@@ -89,10 +94,12 @@ class Row:
 
     def training_cases(self, cohort: Cohort, seed: int) -> Cohort:
         """The cohort whose cases one training of this row sees, for training and for selection."""
+        from sightline.data.targets.mark_errors import spoil_marks
+
         seen = select_sources(self.recipe.see(cohort), self.trained_on)
         few = limit_per_class(seen, self.train_per_class, self.recipe.train_on, seed)
         part = draw_nested_subset(few, self.train_images, seed, self.recipe.train_on)
-        return displace_marks(part, self.wrong_marks, seed, self.recipe.train_on)
+        return spoil_marks(part, self.wrong_marks, seed, self.recipe.train_on, self.wrong_kind)
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ from sightline.errors import RecipeError
 from sightline.evaluation.tables.engines.suggested_marks import Asking
 from sightline.evaluation.tables.grids.grid import change_recipe
 from sightline.losses.cell_focal import CellFocal
-from sightline.papers import fracatlas
 from sightline.papers.catalogue import CATALOGUE
+from sightline.papers.fracatlas import localisers
 from sightline.papers.liao2022 import build_base_recipe
 from sightline.papers.overrides import Changes
 from sightline.papers.recipes import find_table
@@ -29,6 +29,7 @@ rows:
     reference: unguided
     train_images: 300
     wrong_marks: 0.1
+    wrong_kind: enlarged
 """
 
 
@@ -44,11 +45,16 @@ def test_rows_are_what_the_file_says(tmp_path):
     assert (table.name, table.title, table.seeds) == ("my", "Does the weight matter?", 2)
     assert table.metrics == table.leading == ("image-wise AUC", "pointing game (finding)")
     assert (first.recipe.epochs, first.recipe.view.size) == (2, 256)
-    assert first.recipe.optimiser == fracatlas.build_unguided_recipe().optimiser
+    assert first.recipe.optimiser == localisers.build_unguided_recipe().optimiser
     assert second.recipe.weight == 1.0
     assert second.recipe.guidance == CellFocal(gamma=1.5)
     assert second.recipe.model.backbone.options == {"drop_path_rate": 0.1}
-    assert (second.reference, second.train_images, second.wrong_marks) == ("unguided", 300, 0.1)
+    assert (second.reference, second.train_images, second.wrong_marks, second.wrong_kind) == (
+        "unguided",
+        300,
+        0.1,
+        "enlarged",
+    )
     asking = table_of(tmp_path, GOOD + "    teacher: unguided\n    suggest: {strategy: diversity, n: 9}\n").rows[1]
     assert (asking.needs, asking.teaching) == (("unguided",), Asking("diversity", 9))
 
@@ -89,6 +95,8 @@ def test_a_recipe_without_changes_is_itself():
         ("wrong_marks: 0.1", "teacher: {a: b}", "teacher {'a': 'b'} is no row", "Rows above: unguided"),
         ("wrong_marks: 0.1", "wrong_marks: .nan", "wrong_marks is nan", "up to 1"),
         ("wrong_marks: 0.1", "wrong_marks: 2", "wrong_marks is 2", "up to 1"),
+        ("wrong_kind: enlarged", "wrong_kind: moved", "wrong_kind is 'moved'", "There are: elsewhere, shifted"),
+        ("wrong_kind: enlarged", "wrong_kind: [shifted]", "wrong_kind is ['shifted']", "There are: elsewhere, shifted"),
         ("name: guided", 'name: "gui\\nded"', "is no line of up to 200", "Shorten"),
         ("rows:", "rows: 3\nother:", "is no word", "There are"),
         ("title: Does", "title: [Does", "line", "Fix"),

@@ -24,8 +24,9 @@ import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from sightline.data.targets.mark_errors import MarkError
 from sightline.data.views.image_view import MOST_PIXELS
 from sightline.errors import LayoutError, RecipeError
 from sightline.evaluation.suggestions import require_strategy
@@ -43,8 +44,8 @@ from sightline.training.serialization import (
 
 TABLE_WORDS = ("title", "caption", "seeds", "report", "size", "rows")
 ROW_WORDS = (
-    "name", "recipe", "change", "reference", "train_images", "train_per_class", "wrong_marks", "trained_on",
-    "tested_on", "group", "teacher", "suggest",
+    "name", "recipe", "change", "reference", "train_images", "train_per_class", "wrong_marks", "wrong_kind",
+    "trained_on", "tested_on", "group", "teacher", "suggest",
 )  # fmt: skip
 _NAME = "Name a table, or a YAML file that describes one."
 MOST_SEEDS, MOST_CASES, LONGEST_NAME = 1000, 10**9, 200
@@ -135,6 +136,8 @@ def _build_row(
     }
     if "wrong_marks" in data:
         numbers["wrong_marks"] = _parse_number(data["wrong_marks"], f"{where}: wrong_marks", float, least=0, most=1)
+    if "wrong_kind" in data:
+        numbers["wrong_kind"] = _parse_choice(data["wrong_kind"], get_args(MarkError), f"{where}: wrong_kind")
     sources: dict[str, Any] = {
         w: _parse_texts(data[w], f"{where}: {w}") for w in ("trained_on", "tested_on") if w in data
     }
@@ -232,6 +235,12 @@ def _parse_number(value: Any, where: str, kind: type, *, least: float, most: flo
 def _parse_text(value: Any, where: str) -> str:
     if value is None or isinstance(value, Mapping | list | set | bytes):
         raise RecipeError(f"{where} is {reprlib.repr(value)}.", "Write a text, in quotes where it holds signs.")
+    return str(value)
+
+
+def _parse_choice(value: Any, words: Sequence[str], where: str) -> str:
+    if value not in words:
+        raise RecipeError(f"{where} is {reprlib.repr(value)}.", f"There are: {', '.join(words)}.")
     return str(value)
 
 

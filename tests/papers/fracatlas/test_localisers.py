@@ -5,8 +5,8 @@ import pytest
 from sightline.evaluation.tables.run_table import run_table
 from sightline.losses.spatial_nll import SpatialNLL
 from sightline.models.pooling import TopPool
-from sightline.papers import fracatlas as localisers
 from sightline.papers.catalogue import CATALOGUE
+from sightline.papers.fracatlas import localisers
 from sightline.papers.overrides import Changes
 from sightline.papers.recipes import find_table
 from sightline.training.engine import Engine

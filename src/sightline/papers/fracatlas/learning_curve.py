@@ -16,7 +16,6 @@ from sightline.data.hard_negatives import HardNegatives
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View
 from sightline.evaluation.tables.engines.self_training import Teaching
-from sightline.evaluation.tables.engines.suggested_marks import Asking
 from sightline.evaluation.tables.table import Row, Table
 from sightline.explainers.cam import GradCAM
 from sightline.explainers.gradients import InputGradient
@@ -354,44 +353,5 @@ def build_map_to_answer_table(profile: Profile = "recommended") -> Table:
         "which it is compared; which row is taken is decided on validation.",
         metrics=("image-wise AUC", "pointing game (finding)", "image-wise accuracy"),
         leading=("image-wise AUC", "pointing game (finding)"),
-        size=512,
-    )
-
-
-# share of the marks that the first network of `fracatlas/suggest` was shown: of FracAtlas's 371 about 75
-FIRST_SHARE = 0.2
-NEXT = 50
-ORDERS = ("random", "uncertainty", "disagreement", "diversity", "mixed")
-
-
-def build_suggestion_table(profile: Profile = "recommended") -> Table:
-    """Which marks to make next: a network with a fifth of them, and those with fifty more, chosen in five ways."""
-    first, more = f"{FIRST_SHARE:.0%} of marks", f"{NEXT} more"
-    base = f"{more}, random"
-    rows = [
-        Row("unguided", build_unguided_recipe(), group="unguided"),
-        Row(first, build_guided_recipe(FIRST_SHARE), "unguided", group="guided"),
-    ]
-    rows += [
-        Row(
-            f"{more}, {order}",
-            build_guided_recipe(),
-            first if order == "random" else base,
-            teacher=first,
-            teaching=Asking(order, NEXT),
-            group="marked next",
-        )
-        for order in ORDERS
-    ]
-    rows.append(Row("all marks", build_guided_recipe(), base, group="guided"))
-    return Table(
-        "fracatlas/suggest",
-        "FracAtlas: which marks to make next",
-        tuple(rows),
-        f"All training images have their label. `{first}` is shown the marks of a fifth of the patients; the rows "
-        f"below it are shown those and the marks of {NEXT} further fractured pictures, which it chose (every fifth at "
-        "random, whatever the order). Each order is compared with a random one, which costs the expert as many marks.",
-        metrics=("image-wise AUC", "pointing game (finding)", "image-wise accuracy"),
-        leading=("pointing game (finding)", "image-wise AUC"),
         size=512,
     )

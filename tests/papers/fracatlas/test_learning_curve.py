@@ -8,7 +8,7 @@ from support.cohorts import make_cohort
 
 from sightline.data.targets.region_targets import UNKNOWN, RegionTargets
 from sightline.papers.catalogue import CATALOGUE
-from sightline.papers.learning_curve import SIZES, build_guided_recipe, build_table, build_unguided_recipe
+from sightline.papers.fracatlas.learning_curve import SIZES, build_guided_recipe, build_table, build_unguided_recipe
 from sightline.papers.liao2022 import build_base_recipe
 from sightline.papers.overrides import Changes
 from sightline.papers.recipes import find_table
