@@ -11,7 +11,7 @@ from sightline.errors import GeometryError, RecipeError
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel, ClassMaps
 from sightline.models.necks import Fusion, Pylon, PyramidAttention, ResidualAttention, SelfAttention
-from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
+from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, NoisyOrPool, SoftmaxPool, TopPool
 
 POOLS = [
     MeanPool(),
@@ -22,6 +22,8 @@ POOLS = [
     LogSumExpPool(0.5),
     TopPool(),
     TopPool(0.3),
+    NoisyOrPool(),
+    NoisyOrPool(0.2),
 ]
 ATTENTION = [ResidualAttention(), SelfAttention(), SelfAttention(value_divisor=2), PyramidAttention(divisor=4)]
 
@@ -38,6 +40,9 @@ def slow_pool(pool, cells):
     if isinstance(pool, TopPool):
         kept = sorted(cells, reverse=True)[: max(1, round(pool.share_kept * len(cells)))]
         return sum(kept) / len(kept)
+    if isinstance(pool, NoisyOrPool):
+        none = math.prod(1 - 1 / (1 + math.exp(-x) * (1 - pool.prior) / pool.prior) for x in cells)
+        return math.log((1 - none) / none)
     return math.log(sum(math.exp(pool.r * x) for x in cells) / len(cells)) / pool.r
 
 
@@ -104,9 +109,26 @@ def test_top_pool_lies_between_mean_and_max():
     torch.testing.assert_close(TopPool(1e-6)(maps), MaxPool()(maps))
 
 
+def test_noisy_or_is_sure_where_any_cell_is_and_keeps_to_numbers():
+    maps = torch.full((1, 2, 96, 96), -60.0)
+    maps[0, 1, 5, 5] = 30.0
+    maps.requires_grad_()
+    logits = NoisyOrPool()(maps)
+    uncertain, sure = logits[0].tolist()
+    # one sure cell decides; where none knows anything it is as unlikely as the cells, and a number
+    assert sure == pytest.approx(30 + math.log(1e-4 / (1 - 1e-4)), rel=1e-5)
+    assert -80 < uncertain < -50
+    logits.sum().backward()
+    assert torch.isfinite(maps.grad).all() and float(maps.grad[0, 1, 5, 5]) == pytest.approx(1.0, rel=1e-4)
+    # 6,931 cells that know nothing: about a half
+    assert float(NoisyOrPool()(torch.zeros(1, 1, 6931))) == pytest.approx(0.0, abs=1e-3)
+    assert torch.isfinite(NoisyOrPool()(torch.tensor([[[-1e4, -1e4]], [[1e4, 1e4]]]))).all()
+
+
 @pytest.mark.parametrize(
     "make",
     [
+        lambda: NoisyOrPool(0.0),
         lambda: SoftmaxPool(0.0),
         lambda: TopPool(0.0),
         lambda: TopPool(1.5),

@@ -19,7 +19,7 @@ from sightline.models.necks import (
     ResidualAttention,
     SelfAttention,
 )
-from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, Pool, SoftmaxPool, TopPool
+from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, Pool, Pooling, SoftmaxPool
 from sightline.structures.evidence import Evidence
 
 
@@ -48,7 +48,7 @@ class ClassMapModel:
     """
 
     backbone: Backbone = field(default_factory=Backbone)
-    pool: MeanPool | SoftmaxPool | MaxPool | LogSumExpPool | TopPool = field(default_factory=SoftmaxPool)
+    pool: Pooling = field(default_factory=SoftmaxPool)
     attention: ResidualAttention | SelfAttention | PyramidAttention | None = None
     fusion: Fusion | Pylon | None = None
     one_map: bool = False

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sightline.errors import GeometryError, RecipeError, count_noun
 from sightline.models.cam_classifiers import ClassMaps, SecondClassMap
-from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
+from sightline.models.pooling import MeanPool, Pooling
 from sightline.structures.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class VolumeUNet:
     dropout: float = 0.3
     norm: Norm = "batch"
     head: Literal["convolutions", "maps"] = "convolutions"
-    pool: MeanPool | SoftmaxPool | MaxPool | LogSumExpPool | TopPool = field(default_factory=MeanPool)
+    pool: Pooling = field(default_factory=MeanPool)
     one_map: bool = False
     size: int = 64
 
@@ -229,7 +229,7 @@ class VolumeBackbone:
     """
 
     name: str = "resnet18"
-    pool: MeanPool | SoftmaxPool | MaxPool | LogSumExpPool | TopPool = field(default_factory=MeanPool)
+    pool: Pooling = field(default_factory=MeanPool)
     one_map: bool = False
     stages: int | None = None
     weights: str | None = None

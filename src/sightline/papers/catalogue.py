@@ -24,7 +24,7 @@ from sightline.models.box_regression import BoxRegression
 from sightline.models.cam_classifiers import CamLayer, ClassMapModel, GlobalPooling, Transition
 from sightline.models.ensembles import Ensemble, MultiScale
 from sightline.models.necks import Fusion, Pylon, PyramidAttention, ResidualAttention, SelfAttention
-from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
+from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, NoisyOrPool, SoftmaxPool, TopPool
 from sightline.models.sampled_windows import SampledWindowTransformer, WindowSampling
 from sightline.models.self_transfer import SelfTransfer
 from sightline.models.spatial_transformer import Cascade, SecondLook, SpatialTransformer
@@ -78,6 +78,7 @@ CATALOGUE: dict[str, type[Any]] = {
     "max_pool": MaxPool,
     "log_sum_exp_pool": LogSumExpPool,
     "top_pool": TopPool,
+    "noisy_or_pool": NoisyOrPool,
     "residual_attention": ResidualAttention,
     "self_attention": SelfAttention,
     "pyramid_attention": PyramidAttention,

@@ -26,14 +26,12 @@ from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
 from sightline.models.ensembles import MultiScale
 from sightline.models.necks import Fusion, Pylon
-from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
+from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, NoisyOrPool, Pooling, SoftmaxPool, TopPool
 from sightline.models.spatial_transformer import SecondLook
 from sightline.papers.combined import build_ensemble_recipe
 from sightline.papers.liao2022 import Profile
 from sightline.training.optimization import AdamW, CosineDecay, LayerRates, WeightRelease
 from sightline.training.recipe import Recipe
-
-Pooling = MeanPool | SoftmaxPool | MaxPool | LogSumExpPool | TopPool
 
 # added to the seed of a network that is trained a second time on the same images
 AGAIN = 100
@@ -226,6 +224,7 @@ def list_ways_to_answer() -> dict[str, tuple[str, Recipe]]:
         "LSE": LogSumExpPool(r=4.0),
         "top 2%": TopPool(0.02),
         "top 0.1%": TopPool(0.001),
+        "noisy or": NoisyOrPool(),
     }
     reasons = InputGradient(score="log_probabilities", reduce="square_sum")
     ways = {
@@ -263,6 +262,9 @@ def list_ways_to_answer() -> dict[str, tuple[str, Recipe]]:
         "mark dropout 60%": ("marks", _choose_regions(dropout=0.6)),
         "marks widened by 20 px": ("marks", _choose_regions(margin_px=20.0)),
         "marks widened by 60 px": ("marks", _choose_regions(margin_px=60.0)),
+        # style: the fracture's outline, or a stroke through it, in place of its box
+        "marks: outlines": ("marks", _choose_regions(style="mask")),
+        "marks: scribbles": ("marks", _choose_regions(style="scribble")),
         # Shen 2021 (GMIC): the crop around the peak, at the resolution of pictures of 1024 px
         "second look, own weights": ("second look", _add_second_look(build_guided_recipe(), own=True)),
         "second look, shared weights": ("second look", _add_second_look(build_guided_recipe(), own=False)),
@@ -279,6 +281,7 @@ def list_ways_to_answer() -> dict[str, tuple[str, Recipe]]:
         "classes: both maps, spatial likelihood": ("classes", _build_two_map_recipe()),
         "stride 16": ("network", _change_model(build_guided_recipe(), fusion=Fusion(stride=16, channels=64))),
         "EfficientNet-Lite0": ("network", _change_model(build_guided_recipe(), backbone=_build_lite_backbone())),
+        "EfficientNet-Lite2": ("network", _change_model(build_guided_recipe(), backbone=_build_lite_backbone(2))),
         # Preechakul 2022, at the stride of the other rows
         "PYLON": ("network", _change_model(build_guided_recipe(), fusion=Pylon(stride=8), pool=MaxPool())),
     }
@@ -299,8 +302,10 @@ def _add_second_look(recipe: Recipe, *, own: bool) -> Recipe:
     return replace(recipe, model=model, view=replace(recipe.picture_view, size=1024), rates=rates)
 
 
-def _build_lite_backbone() -> Backbone:
-    return Backbone("tf_efficientnet_lite0", weights="imagenet", frozen_stages=5, stages=5, frozen_precision="bf16")
+def _build_lite_backbone(size: int = 0) -> Backbone:
+    return Backbone(
+        f"tf_efficientnet_lite{size}", weights="imagenet", frozen_stages=5, stages=5, frozen_precision="bf16"
+    )
 
 
 def build_map_to_answer_table(profile: Profile = "recommended") -> Table:
