@@ -355,7 +355,8 @@ def run_table(
         folder: where runs and the report are written.
         seeds: trainings per row (with seeds 0, 1, ...), or their seeds.
         options: rows (words in their names), without (names of rows), capsules (of earlier tables, whose trainings
-            are not run again), profile, changes to every row (`load_recipe`), parallel, and fields of the engine.
+            are not run again), profile, changes to every row (`load_recipe`), parallel, store (URL of an object store
+            in which runs are kept as well), and fields of the engine.
 
     Raises:
         RecipeError: unknown table, or no row matches.
@@ -369,6 +370,7 @@ def run_table(
         ['unguided']
     """
     from sightline.evaluation.tables.engines.local import LocalEngine
+    from sightline.evaluation.tables.engines.run_store import RunStore
     from sightline.evaluation.tables.report import write_table
     from sightline.evaluation.tables.run_table import run_table as run
     from sightline.papers.catalogue import CATALOGUE
@@ -377,7 +379,8 @@ def run_table(
 
     engine = _build_engine(options)
     rows, without, capsules = (require_texts(key, options.pop(key, ())) for key in ("rows", "without", "capsules"))
-    profile, runs_on = options.pop("profile", "recommended"), LocalEngine(options.pop("parallel", 1))
+    profile, store = options.pop("profile", "recommended"), options.pop("store", None)
+    runs_on = LocalEngine(options.pop("parallel", 1), None if store is None else RunStore(str(store)))
     _refuse({k: v for k, v in options.items() if k not in Changes.__dataclass_fields__})
     table = find_table(str(name), profile, Changes(**options), rows, without)
     where: dict[str, Any] = {"engine": engine, "runs_on": runs_on, "capsules": [Path(path) for path in capsules]}

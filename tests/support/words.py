@@ -9,7 +9,7 @@ clone close cluster collate collect colour combine commit compare complete compr
 contains convert copy correct correlate count create crop cross cut darken deal decide decode decorate deform
 deidentify delete derive describe develop digest dilate dissect divide download draw drop embed encode end
 enlarge enter equalise erase escape estimate evaluate exchange exclude excludes expand expect explain export expose
-extract fail fill find fingerprint finish fit flag flatten flip fold follow follows foretell format forward frame
+extract fail fetch fill find fingerprint finish fit flag flatten flip fold follow follows foretell format forward frame
 freeze gather get give group grow guard halve has hash hold ignore import impute inflate insert integrate interleave
 interpolate intersect is iterate join judge keep label leave letter limit linearise link list load locate log look
 make map mark match may measure mend mention merge move name needs normalise note number on open order orient

@@ -48,11 +48,14 @@ class MakeTable:
     parallel: int = 1
     """Trainings at a time, each in its own process with its share of the cores."""
     engine: Literal["local", "ray"] = "local"
-    """Where trainings run: this machine, or a Ray cluster whose nodes see the same files (docs/tables.md)."""
+    """Where trainings run: this machine, or a Ray cluster (docs/tables.md)."""
     address: str | None = None
     """Address of a running Ray cluster (`auto` finds one on this machine); default: Ray is started here."""
     cores: int = 1
     """Cores per training under Ray."""
+    store: str | None = None
+    """URL of an object store (s3://bucket/folder; any that fsspec opens) in which runs are kept as well: Ray's nodes
+    need not share files then, and another machine goes on where this one ends."""
     external: Path | None = None
     """A second hospital's cohort, used whole as a test set."""
     precision: Precision | None = None
@@ -96,13 +99,15 @@ class MakeTable:
         return 0 if any(row.why_not is None for row in result.rows) else 1
 
     def _choose_engine(self) -> TableEngine:
+        from sightline.evaluation.tables.engines.local import LocalEngine
+        from sightline.evaluation.tables.engines.run_store import RunStore
+
+        store = None if self.store is None else RunStore(self.store)
         if self.engine == "ray":
             from sightline.evaluation.tables.engines.ray_cluster import RayEngine
 
-            return RayEngine(self.address, self.cores, lambda line: print(line, file=sys.stderr, flush=True))
-        from sightline.evaluation.tables.engines.local import LocalEngine
-
-        return LocalEngine(self.parallel)
+            return RayEngine(self.address, self.cores, lambda line: print(line, file=sys.stderr, flush=True), store)
+        return LocalEngine(self.parallel, store)
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,10 @@ def run_table(
         require_known_metrics(table, cohort)
     failures = find_rows_without_data(table, cohort, say)
     by_name = {row.name: row for row in table.rows}
+    runs_on = runs_on or LocalEngine()
     # seeds outermost: after the first pass every row has a first result
     trainings = [
-        RowTraining(row, seed, cohort, tests, out, catalogue, engine or Engine(), by_name)
+        RowTraining(row, seed, cohort, tests, out, catalogue, engine or Engine(), by_name, runs_on.store)
         for seed in seeds
         for row in table.rows
         if row.name not in failures
@@ -73,7 +74,6 @@ def run_table(
         from sightline.evaluation.tables.engines.capsule_runs import take_over_runs
 
         take_over_runs(capsules, {each.folder: [need.folder for need in each.needs] for each in trainings}, say)
-    runs_on = runs_on or LocalEngine()
     for name, error in runs_on.run(trainings).items():
         say(f"{name}: not run. {error}")
         failures[name] = error
@@ -82,7 +82,7 @@ def run_table(
         name = training.row.name
         if name in failures:
             continue
-        if runs_on == LocalEngine():
+        if isinstance(runs_on, LocalEngine) and runs_on.parallel == 1:
             say(f"{training.title}: {training.folder.name}")
         try:
             done[name].append((training.folder, training.run()))

@@ -1,9 +1,11 @@
 """Trainings of a table on a Ray cluster: nodes and drivers may die, and the folder is that of one machine."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -16,6 +18,7 @@ from support.paths import ROOT
 
 from sightline.errors import RunError
 from sightline.evaluation.tables.engines.ray_cluster import RayEngine, import_ray
+from sightline.evaluation.tables.engines.run_store import RunStore
 from sightline.evaluation.tables.report import write_table
 from sightline.evaluation.tables.run_table import run_table
 from sightline.evaluation.tables.table import Row, Table
@@ -121,6 +124,38 @@ def test_lost_drivers_and_nodes_leave_the_folder_of_one_machine(cluster, tmp_pat
     # a resumed training writes a second file of events
     assert any(len(list(f.iterdir())) > 1 for f in out.glob("runs/*/events"))
     assert len(list(out.glob("runs/*/DONE"))) == 2
+    one, other = contents(tmp_path / "local"), contents(out)
+    assert one.keys() == other.keys()
+    assert [name for name in one if one[name] != other[name]] == []
+
+
+@pytest.mark.slow
+def test_nodes_that_share_no_files_go_on_from_a_store(cluster, tmp_path):
+    cohort = make_cohort(tmp_path / "cohort")
+    torch.set_num_threads(1)
+    make_table(cohort, tmp_path / "local", STEPS)
+    out = tmp_path / "ray"
+    store = RunStore(f"file://{tmp_path / 'store'}", send_every_s=0.1)
+    cluster.workers += [cluster.add_node(**cluster.spare) for _ in range(2 - len(cluster.workers))]
+
+    def sent(kind):
+        return {path.parent.name for path in (tmp_path / "store").glob(f"runs/*/{kind}-*.tar")}
+
+    # a node is lost once both trainings have sent a state
+    both = lambda: len(sent("state")) > 1 or sent("done")  # noqa: E731
+    lost = threading.Thread(target=lambda: (wait_for(both), _lose(cluster)))
+    lost.start()
+    said = []
+    make_table(cohort, out, STEPS, RayEngine(cluster.address, 1, said.append, store))
+    lost.join()
+    print(*said)
+    assert len(sent("done")) == 2 and not sent("state")
+    # each node had the cohort in a folder of its own
+    places = {path.parents[2] for path in Path(tempfile.gettempdir()).glob("sightline-*/cohorts/*/cohort.json")}
+    assert places
+    for place in places:
+        shutil.rmtree(place)
+    assert any(len(list(f.iterdir())) > 1 for f in out.glob("runs/*/events"))
     one, other = contents(tmp_path / "local"), contents(out)
     assert one.keys() == other.keys()
     assert [name for name in one if one[name] != other[name]] == []

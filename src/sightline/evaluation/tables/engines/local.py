@@ -13,11 +13,16 @@ import torch
 
 from sightline.errors import SightlineError
 from sightline.evaluation.tables.engines.row_training import RowTraining
+from sightline.evaluation.tables.engines.run_store import RunStore
 from sightline.io.progress import open_process_pool, require_processes, show_progress
 
 
 class TableEngine(Protocol):
     """Runs trainings; what they leave on disk is collected afterwards, alike for every engine."""
+
+    @property
+    def store(self) -> RunStore | None:
+        """Where runs are kept as well, for machines that share no files."""
 
     def run(self, trainings: Sequence[RowTraining]) -> Mapping[str, SightlineError]:
         """Run all of them, each after those that it needs; why rows failed, where that is known already."""
@@ -29,9 +34,11 @@ class LocalEngine:
 
     Attributes:
         parallel: trainings at a time, each with its share of the cores; one alone runs when it is collected.
+        store: where runs are kept as well, so that another machine can go on.
     """
 
     parallel: int = 1
+    store: RunStore | None = None
 
     def __post_init__(self) -> None:
         """Refuse no training at a time, and more than this machine can bear."""

@@ -1,17 +1,20 @@
-"""Trainings of a table as tasks of a Ray cluster, over a file system that all nodes and the driver share.
+"""Trainings of a table as tasks of a Ray cluster, over a file system that all nodes and the driver share, or a store.
 
 The run folder is the only memory: a training whose worker or node is lost starts again elsewhere from the state file,
 and a driver that is started again finds what its predecessor left. Locks, atomic replacement and fsync keep a run
-folder whole; object stores have none of them, so that a shared file system (NFS, Lustre, BeeGFS) is asked for and its
-absence refused. Ray itself is imported only here, and only when asked for.
+folder whole on a shared file system (NFS, Lustre, BeeGFS). Where there is none, a `RunStore` carries cohorts, states
+and finished runs, and each node works in a folder of its own. Ray itself is imported only here, and only when asked
+for.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -23,8 +26,10 @@ import torch
 
 from sightline.errors import FolderHeld, RunError, SightlineError, count_noun
 from sightline.evaluation.tables.engines.row_training import RowTraining
+from sightline.evaluation.tables.engines.run_store import RunStore, move_cohort
 from sightline.io.files import write_text
 from sightline.io.progress import show_progress
+from sightline.structures.case import Cohort
 from sightline.training.run import describe_environment
 
 # a lost worker's training goes elsewhere so many times; what still dies then (out of memory, say) is reported
@@ -42,11 +47,13 @@ class RayEngine:
         address: of a running cluster (`auto` finds one on this machine); None starts Ray here for this table alone.
         cores: cores a training takes, and its threads: other numbers of threads differ in the last bits.
         say: called with what was measured.
+        store: carries cohorts and runs between machines that share no files; None: they share them.
     """
 
     address: str | None = None
     cores: int = 1
     say: Callable[[str], None] = lambda line: None
+    store: RunStore | None = None
 
     def __post_init__(self) -> None:
         """Refuse a training without cores."""
@@ -66,15 +73,24 @@ class RayEngine:
         if here:
             _connect(ray, self.address)
         token = trainings[0].out / TOKEN
+        text = secrets.token_hex(16)
         try:
             gpus = _count_gpus(ray, trainings[0], self.cores)
-            write_text(token, secrets.token_hex(16))
+            if self.store is None:
+                write_text(token, text)
+                cohorts: dict[str, str] = {}
+            else:
+                self.store.write_note(TOKEN, text)
+                cohorts = {str(root): self.store.send_cohort(root) for root in _list_roots(trainings)}
             driver = _Driver(
-                str(Path.cwd()), str(token), token.read_text(), tuple(sys.argv), _collect_versions(), self.cores
+                str(Path.cwd()), str(token), text, tuple(sys.argv), _collect_versions(), self.cores, cohorts
             )
             return self._submit(ray, trainings, driver, gpus)
         finally:
             token.unlink(missing_ok=True)
+            if self.store is not None:
+                with suppress(RunError):
+                    self.store.delete_note(TOKEN)
             if here:
                 ray.shutdown()
 
@@ -123,7 +139,9 @@ class _UnfitNode(RunError):
 
 @dataclass(frozen=True)
 class _Driver:
-    """What a task is told of where it was sent from: folder, a file with its text, command, versions, threads."""
+    """What a task is told of where it was sent from: folder, a file with its text, command, versions, threads; and the
+    names in the store of the cohorts that lie in folders of the driver.
+    """
 
     folder: str
     token: str
@@ -131,6 +149,7 @@ class _Driver:
     command: tuple[str, ...]
     versions: Mapping[str, Any]
     threads: int
+    cohorts: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -231,29 +250,38 @@ def _run_there(trainings: tuple[RowTraining, ...], index: int, driver: _Driver, 
     begun = time.monotonic()
     training = trainings[index]
     try:
-        _enter_driver(driver)
-        _run_when_free(replace(training, engine=replace(training.engine, quiet=True)))
+        _enter_driver(driver, training.store)
+        training = replace(training, engine=replace(training.engine, quiet=True))
+        if training.store is None:
+            _run_when_free(training)
+        else:
+            training = _move_to_node(training, training.store, driver, Path(tempfile.gettempdir(), f"sightline-{node}"))
+            _run_when_free(training)
+            # the store has it
+            shutil.rmtree(training.folder)
     except SightlineError as error:
         return _TaskOutcome(time.monotonic() - begun, node, error)
     return _TaskOutcome(time.monotonic() - begun, node)
 
 
-def _enter_driver(driver: _Driver) -> None:
+def _enter_driver(driver: _Driver, store: RunStore | None) -> None:
     """Folder, command and threads as the driver has them.
 
     Raises:
-        _Elsewhere: the driver's files cannot be seen from here, or the code is another.
+        _UnfitNode: the driver's files or its store cannot be seen from here, or the code is another.
     """
-    try:
-        os.chdir(driver.folder)
-        seen = Path(driver.token).read_text(encoding="utf-8") == driver.text
-    except OSError:
-        seen = False
-    if not seen:
-        raise _UnfitNode(
-            f"Node {socket.gethostname()} does not see {driver.token} from {driver.folder}.",
-            "Keep cohort and --out on a file system that driver and nodes share under the same path.",
-        )
+    if store is None:
+        _enter_folder(driver)
+    else:
+        try:
+            seen = store.read_note(TOKEN) == driver.text
+        except RunError as error:
+            raise _UnfitNode(f"Node {socket.gethostname()}: {error.message}", error.remedy) from None
+        if not seen:
+            raise _UnfitNode(
+                f"Node {socket.gethostname()} does not see in {store.url} what the driver wrote there.",
+                "Name a store that every machine opens by the same URL.",
+            )
     if _collect_versions() != driver.versions:
         raise _UnfitNode(
             f"Node {socket.gethostname()} has other code than the driver: {_collect_versions()}, not "
@@ -263,6 +291,52 @@ def _enter_driver(driver: _Driver) -> None:
     # environment.json names the command that was typed
     sys.argv = list(driver.command)
     torch.set_num_threads(driver.threads)
+
+
+def _enter_folder(driver: _Driver) -> None:
+    try:
+        os.chdir(driver.folder)
+        seen = Path(driver.token).read_text(encoding="utf-8") == driver.text
+    except OSError:
+        seen = False
+    if not seen:
+        raise _UnfitNode(
+            f"Node {socket.gethostname()} does not see {driver.token} from {driver.folder}.",
+            "Keep cohort and --out on a file system that driver and nodes share under one path; or name a --store.",
+        )
+
+
+def _list_roots(trainings: Sequence[RowTraining]) -> list[Path]:
+    """Folders of the cohorts that trainings need.
+
+    Raises:
+        RunError: a cohort that lies in none.
+    """
+    cohorts = {id(c): c for training in trainings for c in (training.cohort, *training.tests.values())}
+    for cohort in cohorts.values():
+        if cohort.root is None:
+            raise RunError(f"Cohort {cohort.name!r} lies in no folder that could be sent.", "Use `write_cohort` first.")
+    return sorted({cohort.root for cohort in cohorts.values() if cohort.root is not None})
+
+
+def _move_to_node(training: RowTraining, store: RunStore, driver: _Driver, place: Path) -> RowTraining:
+    """The training in folders of this node, with the cohorts' files fetched from the store."""
+    roots = {}
+    for root, name in driver.cohorts.items():
+        roots[Path(root)] = place / "cohorts" / name
+        store.fetch_cohort(name, roots[Path(root)])
+
+    def move(cohort: Cohort) -> Cohort:
+        return cohort if cohort.root is None else move_cohort(cohort, roots[cohort.root])
+
+    features = None if training.engine.features is None else place / "features"
+    return replace(
+        training,
+        cohort=move(training.cohort),
+        tests={name: move(test) for name, test in training.tests.items()},
+        out=place / "tables" / driver.text,
+        engine=replace(training.engine, features=features),
+    )
 
 
 def _run_when_free(training: RowTraining) -> None:

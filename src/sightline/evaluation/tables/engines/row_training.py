@@ -10,6 +10,7 @@ from sightline.data.split import select_sources
 from sightline.errors import CohortError
 from sightline.evaluation.evaluate import choose_boxes, evaluate
 from sightline.evaluation.result import Evaluation, read_capsule_digest
+from sightline.evaluation.tables.engines.run_store import RunStore
 from sightline.evaluation.tables.engines.self_training import label_by_run
 from sightline.evaluation.tables.engines.suggested_marks import Asking, show_suggested_marks
 from sightline.evaluation.tables.table import Row
@@ -36,6 +37,7 @@ class RowTraining:
         catalogue: words for recipes.
         engine: device and workers.
         rows: all rows of the table, by name.
+        store: where its run is kept as well, for machines that share no files; None: in the folder alone.
     """
 
     row: Row
@@ -46,6 +48,7 @@ class RowTraining:
     catalogue: Catalogue
     engine: Engine
     rows: Mapping[str, Row]
+    store: RunStore | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -105,7 +108,16 @@ class RowTraining:
         return self.out / "runs" / self.identity
 
     def run(self) -> dict[str, Evaluation]:
-        """Train (or resume, reuse, put together) and evaluate; a run that was taken from a capsule is read."""
+        """Train (or resume, reuse, put together) and evaluate; a run that was taken from a capsule is read.
+
+        With a store, what it holds of this run is fetched first, and the finished run is sent.
+        """
+        if self.store is None:
+            return self._run_here()
+        with self.store.keep_run(self.folder, [need.folder for need in self.needs]):
+            return self._run_here()
+
+    def _run_here(self) -> dict[str, Evaluation]:
         tests = {name: select_sources(test, self.row.tested_on) for name, test in self.tests.items()}
         taken = read_capsule_digest(self.folder) is not None
         run = open_run(self.folder, self.catalogue) if taken else self._choose(self.train_run())
