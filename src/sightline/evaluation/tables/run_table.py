@@ -62,6 +62,8 @@ def run_table(
     failures = find_rows_without_data(table, cohort, say)
     by_name = {row.name: row for row in table.rows}
     runs_on = runs_on or LocalEngine()
+    if runs_on.store is not None:
+        runs_on.store.require_open()
     # seeds outermost: after the first pass every row has a first result
     trainings = [
         RowTraining(row, seed, cohort, tests, out, catalogue, engine or Engine(), by_name, runs_on.store)

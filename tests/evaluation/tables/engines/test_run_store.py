@@ -171,11 +171,19 @@ def test_archives_that_lead_out_of_their_folder_are_refused(tmp_path, store):
     assert not (tmp_path / "outside").exists() and not (tmp_path / "a" / "b" / "0123456789ab").exists()
 
 
-def test_places_that_cannot_be_used_are_one_line(tmp_path, monkeypatch):
+def test_places_that_cannot_be_used_are_one_line(tiny_cohort, tmp_path, monkeypatch):
+    with pytest.raises(RunError, match="no place that fsspec knows"):
+        make_table(tiny_cohort, tmp_path / "table", RunStore("nowhere://x"))
+    assert not (tmp_path / "table").exists()
     with pytest.raises(RunError, match=r"nowhere://x is no place that fsspec knows.*s3://bucket"):
         RunStore("nowhere://x").fetch_run(tmp_path / "r")
     with pytest.raises(RunError, match=r"Install the package that fsspec names"):
         RunStore("adl://x/y").fetch_run(tmp_path / "r")
+    with pytest.raises(RunError, match="every run folder would record") as refused:
+        RunStore("sftp://me:s3cret@host/folder")
+    assert "s3cret" not in str(refused.value)
+    with pytest.raises(RunError, match=r"'bucket/folder' is no URL.*file:///shared"):
+        RunStore("bucket/folder")
     blocked = tmp_path / "file"
     blocked.write_text("no folder")
     (tmp_path / "r").mkdir()

@@ -24,6 +24,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from sightline.errors import FolderHeld, RunError
 from sightline.io.files import LOCK_NAME, contains_files, fingerprint_file, hold_new_folder, write_new_folder
@@ -52,6 +53,27 @@ class RunStore:
 
     url: str
     send_every_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Refuse a password: run folders and errors name the command that was typed."""
+        if "://" not in self.url:
+            raise RunError(
+                f"The store {self.url!r} is no URL.",
+                "Write for example s3://bucket/folder; a folder that all machines see is file:///shared/folder.",
+            )
+        if urlsplit(self.url).password is not None:
+            raise RunError(
+                "The store's URL holds a password, which every run folder would record.",
+                "Leave it out: put credentials where fsspec or the protocol's package looks for them.",
+            )
+
+    def require_open(self) -> None:
+        """Look into the store before the work of hours.
+
+        Raises:
+            RunError: it cannot be read: no such protocol, no package for it, no network or no right.
+        """
+        self._list("runs", "done")
 
     @contextmanager
     def keep_run(self, folder: Path, needs: Iterable[Path] = ()) -> Iterator[None]:
