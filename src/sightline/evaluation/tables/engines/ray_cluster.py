@@ -80,7 +80,7 @@ class RayEngine:
                 write_text(token, text)
                 cohorts: dict[str, str] = {}
             else:
-                self.store.write_note(TOKEN, text)
+                self.store.write_note(f"{TOKEN}-{text}", text)
                 cohorts = {str(root): self.store.send_cohort(root) for root in _list_roots(trainings)}
             driver = _Driver(
                 str(Path.cwd()), str(token), text, tuple(sys.argv), _collect_versions(), self.cores, cohorts
@@ -90,7 +90,7 @@ class RayEngine:
             token.unlink(missing_ok=True)
             if self.store is not None:
                 with suppress(RunError):
-                    self.store.delete_note(TOKEN)
+                    self.store.delete_note(f"{TOKEN}-{text}")
             if here:
                 ray.shutdown()
 
@@ -274,7 +274,7 @@ def _enter_driver(driver: _Driver, store: RunStore | None) -> None:
         _enter_folder(driver)
     else:
         try:
-            seen = store.read_note(TOKEN) == driver.text
+            seen = store.read_note(f"{TOKEN}-{driver.text}") == driver.text
         except RunError as error:
             raise _UnfitNode(f"Node {socket.gethostname()}: {error.message}", error.remedy) from None
         if not seen:

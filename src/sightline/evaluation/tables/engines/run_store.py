@@ -262,7 +262,7 @@ class RunStore:
         while not ended.wait(self.send_every_s):
             now = _read_change(folder / _STATE)
             if now is not None and now != sent:
-                with suppress(RunError):
+                with suppress(RunError, OSError):
                     self._send(f"runs/{folder.name}", "state", folder, _list_files(folder))
                     sent = now
 
