@@ -67,15 +67,17 @@ def build_suggestion_table(profile: Profile = "recommended") -> Table:
 
 def build_wrong_marks_table(profile: Profile = "recommended") -> Table:
     """At 300 images: marks wrong in five ways, and losses that may bear them, on right marks too."""
-    base = "right marks"
+    # named as in `fracatlas/curve`, so that a capsule of one table gives the other these trainings
+    unguided, base = f"unguided mean, {FEW} images", f"guided all marks, {FEW} images"
     rows = [
-        Row("unguided", build_unguided_recipe(), train_images=FEW, group="unguided"),
-        Row(base, build_guided_recipe(), "unguided", train_images=FEW, group="right marks"),
+        Row(unguided, build_unguided_recipe(), train_images=FEW, group="unguided"),
+        Row(base, build_guided_recipe(), unguided, train_images=FEW, group="right marks"),
     ]
     names: dict[tuple[float, MarkError], str] = {}
     for kind, (words, shares) in ERRORS.items():
         for share in shares:
-            names[share, kind] = f"{share:.0%} {words}"
+            in_curve = f"wrong {share:.0%} of marks, {FEW} images"
+            names[share, kind] = in_curve if kind == "elsewhere" else f"{share:.0%} {words}"
             rows.append(
                 Row(
                     names[share, kind],
