@@ -29,7 +29,8 @@ def spoil_marks(
 ) -> Cohort:
     """The cohort with the boxes of some marked training images made wrong.
 
-    A wrong box keeps its tag, lies within the picture, and is at least a pixel wide.
+    A wrong box keeps its tag, lies within the picture, and is at least a pixel wide. Outlines and masks stay as they
+    are, so train with boxes (`region_choice` with `style` box).
 
     Args:
         cohort: cases with splits; findings marked by boxes.
@@ -37,10 +38,11 @@ def spoil_marks(
             larger one.
         seed: another number takes others.
         splits: what counts as training.
-        kind: `elsewhere`: of the same size in another place that it does not touch (unless it fills the picture), as
+        kind: what is wrong with them. `elsewhere`: of the same size in another place that it does not touch (unless it fills the picture), as
             after a mix-up; `shifted`: by half its height and half its width, so that a quarter of it still covers the
             finding; `enlarged`: twice as high and wide; `redrawn`: each edge moved by a normal deviate of 15% of the
-            box's side, as by another reader; `missing`: no mark, and the label stays.
+            box's side, as by another reader; `missing`: none of the
+            image's marks is left, its outlines included, and the label stays.
 
     Raises:
         CohortError: a share that is none, another kind, or no box.
@@ -63,7 +65,8 @@ def spoil_marks(
         if case.case_id not in chosen:
             return case
         if change is None:
-            return replace(case, regions=tuple(r for r in case.regions if not isinstance(r, Box)))
+            roles = {r.tag.role for r in case.regions if isinstance(r, Box)}
+            return replace(case, regions=tuple(r for r in case.regions if r.tag.role not in roles))
         rng = np.random.default_rng([seed, *case.case_id.encode()])
         shape = case.shape or read_image(case.image).frame.shape
         return replace(case, regions=tuple(change(r, shape, rng) if isinstance(r, Box) else r for r in case.regions))

@@ -95,6 +95,7 @@ def test_a_recipe_without_changes_is_itself():
         ("wrong_marks: 0.1", "teacher: {a: b}", "teacher {'a': 'b'} is no row", "Rows above: unguided"),
         ("wrong_marks: 0.1", "wrong_marks: .nan", "wrong_marks is nan", "up to 1"),
         ("wrong_marks: 0.1", "wrong_marks: 2", "wrong_marks is 2", "up to 1"),
+        ("weight: 1", "regions.style: mask", "guided by the style 'mask'", "regions.style: box"),
         ("wrong_kind: enlarged", "wrong_kind: moved", "wrong_kind is 'moved'", "There are: elsewhere, shifted"),
         ("wrong_kind: enlarged", "wrong_kind: [shifted]", "wrong_kind is ['shifted']", "There are: elsewhere, shifted"),
         ("name: guided", 'name: "gui\\nded"', "is no line of up to 200", "Shorten"),

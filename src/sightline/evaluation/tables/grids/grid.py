@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from sightline.data.targets.mark_errors import MarkError
+from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import MOST_PIXELS
 from sightline.errors import LayoutError, RecipeError
 from sightline.evaluation.suggestions import require_strategy
@@ -136,6 +137,11 @@ def _build_row(
     }
     if "wrong_marks" in data:
         numbers["wrong_marks"] = _parse_number(data["wrong_marks"], f"{where}: wrong_marks", float, least=0, most=1)
+        if isinstance(recipe.regions, RegionChoice) and recipe.regions.style != "box":
+            raise RecipeError(
+                f"{where}: wrong marks are wrong boxes, and the recipe is guided by the style {recipe.regions.style!r}.",
+                "Add `regions.style: box` to its changes.",
+            )
     if "wrong_kind" in data:
         numbers["wrong_kind"] = _parse_choice(data["wrong_kind"], get_args(MarkError), f"{where}: wrong_kind")
     sources: dict[str, Any] = {
