@@ -38,11 +38,11 @@ def spoil_marks(
             larger one.
         seed: another number takes others.
         splits: what counts as training.
-        kind: what is wrong with them. `elsewhere`: of the same size in another place that it does not touch (unless it fills the picture), as
-            after a mix-up; `shifted`: by half its height and half its width, so that a quarter of it still covers the
-            finding; `enlarged`: twice as high and wide; `redrawn`: each edge moved by a normal deviate of 15% of the
-            box's side, as by another reader; `missing`: none of the
-            image's marks is left, its outlines included, and the label stays.
+        kind: what is wrong with them. `elsewhere`: of the same size in another place that it does not touch (unless it
+            fills the picture), as after a mix-up; `shifted`: by half its height and half its width, so that a quarter
+            of it still covers the finding; `enlarged`: twice as high and wide; `redrawn`: each edge moved by a normal
+            deviate of 15% of the box's side, as by another reader; `missing`: none of the image's marks is left, its
+            outlines included, and the label stays.
 
     Raises:
         CohortError: a share that is none, another kind, or no box.

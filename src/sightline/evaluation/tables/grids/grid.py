@@ -139,7 +139,7 @@ def _build_row(
         numbers["wrong_marks"] = _parse_number(data["wrong_marks"], f"{where}: wrong_marks", float, least=0, most=1)
         if isinstance(recipe.regions, RegionChoice) and recipe.regions.style != "box":
             raise RecipeError(
-                f"{where}: wrong marks are wrong boxes, and the recipe is guided by the style {recipe.regions.style!r}.",
+                f"{where}: wrong marks are boxes, and the recipe is guided by the style {recipe.regions.style!r}.",
                 "Add `regions.style: box` to its changes.",
             )
     if "wrong_kind" in data:
