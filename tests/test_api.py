@@ -16,6 +16,7 @@ import torch
 from support.paths import ROOT
 
 import sightline as sl
+from sightline import cli
 from sightline.errors import LayoutError, RecipeError, SightlineError, UnreadableFile
 from sightline.structures.evidence import get_logits
 from sightline.structures.resampling import upsample_map
@@ -25,6 +26,13 @@ from sightline.structures.resampling import upsample_map
 def run_folder(tiny_cohort, tmp_path_factory):
     out = tmp_path_factory.mktemp("api") / "run"
     sl.train("small-guided", tiny_cohort, out, steps=2, size=48, weights="none", quiet=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def other_folder(tiny_cohort, tmp_path_factory):
+    out = tmp_path_factory.mktemp("api") / "other"
+    sl.train("small-unguided", tiny_cohort, out, steps=2, size=48, weights="none", quiet=True)
     return out
 
 
@@ -39,14 +47,14 @@ EXAMPLES += [f"{room}.{name}" for room in ("losses", "explainers") for name in g
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_every_public_name_has_an_example_that_runs(name, tiny_cohort, run_folder, tmp_path):
+def test_every_public_name_has_an_example_that_runs(name, tiny_cohort, run_folder, other_folder, tmp_path):
     thing = attrgetter(name)(sl)
     examples = doctest.DocTestFinder(recurse=False).find(thing, name, globs={})
     assert examples and examples[0].examples, f"{name} has no example"
     globs = {
         **{n: getattr(sl, n) for n in sl.__all__},
         "sl": sl, "np": np, "torch": torch, "cohort_folder": tiny_cohort.root, "run_folder": run_folder,
-        "destination": tmp_path / "out",
+        "other_folder": other_folder, "destination": tmp_path / "out",
     }  # fmt: skip
     if "." in name:
         room = getattr(sl, name.partition(".")[0])
@@ -88,6 +96,23 @@ def test_an_evaluation_is_that_of_the_command_line(tiny_cohort, run_folder):
     assert "elsewhere" in (run_folder / "model_card.md").read_text()
     faithful = sl.evaluate(run_folder, tiny_cohort, faithfulness="cam", faithfulness_images=2, **asked)
     assert len(faithful.estimates) > len(own.estimates) == len(own.to_frame())
+
+
+def test_a_comparison_is_that_of_the_command_line(tiny_cohort, run_folder, other_folder, tmp_path):
+    found = sl.compare([run_folder], sl.load_run(other_folder), tiny_cohort, margin=0.1, replicates=99, quiet=True)
+    command = ["compare", str(run_folder), "--with", str(other_folder), "--cohort", str(tiny_cohort.root)]
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--out", str(tmp_path), "--margin", "0.1", "--replicates", "99", "--quiet"])
+    assert found.markdown() == (tmp_path / "comparison.md").read_text()
+    assert found.margins and found.names[0] != found.names[1]
+    with pytest.raises(SightlineError, match="twice"):
+        sl.compare([run_folder, run_folder], other_folder, tiny_cohort, replicates=99)
+    with pytest.raises(SightlineError, match="expected two numbers"):
+        sl.compare(run_folder, other_folder, tiny_cohort, together=[1])
+    with pytest.raises(SightlineError, match="cannot judge together by 2"):
+        sl.compare(run_folder, other_folder, tiny_cohort, together=(2, 1), replicates=99, quiet=True)
+    with pytest.raises(SightlineError, match="no option 'repeats'"):
+        sl.compare(run_folder, other_folder, tiny_cohort, repeats=3)
 
 
 def test_no_function_hides_a_room():

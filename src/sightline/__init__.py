@@ -16,18 +16,19 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from sightline import explainers as explainers
     from sightline import losses as losses
-    from sightline.api import dissect as dissect
-    from sightline.api import evaluate as evaluate
-    from sightline.api import explain as explain
-    from sightline.api import import_cohort as import_cohort
-    from sightline.api import list_recipes as list_recipes
-    from sightline.api import list_tables as list_tables
-    from sightline.api import load_recipe as load_recipe
-    from sightline.api import load_run as load_run
-    from sightline.api import predict as predict
-    from sightline.api import read_cohort as read_cohort
-    from sightline.api import run_table as run_table
-    from sightline.api import train as train
+    from sightline.api.results import compare as compare
+    from sightline.api.results import dissect as dissect
+    from sightline.api.results import evaluate as evaluate
+    from sightline.api.results import list_tables as list_tables
+    from sightline.api.results import run_table as run_table
+    from sightline.api.runs import explain as explain
+    from sightline.api.runs import import_cohort as import_cohort
+    from sightline.api.runs import list_recipes as list_recipes
+    from sightline.api.runs import load_recipe as load_recipe
+    from sightline.api.runs import load_run as load_run
+    from sightline.api.runs import predict as predict
+    from sightline.api.runs import read_cohort as read_cohort
+    from sightline.api.runs import train as train
     from sightline.errors import SightlineError as SightlineError
     from sightline.structures.case import Case as Case
     from sightline.structures.case import Cohort as Cohort
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from sightline.training.run import Run as Run
 
 # where each public name lives; it is imported on first use, so that `import sightline` costs nothing
-_FUNCTIONS = (
+_RUNS = (
     "read_cohort",
     "import_cohort",
     "load_recipe",
@@ -52,13 +53,11 @@ _FUNCTIONS = (
     "load_run",
     "predict",
     "explain",
-    "evaluate",
-    "dissect",
-    "list_tables",
-    "run_table",
 )
+_RESULTS = ("evaluate", "compare", "dissect", "list_tables", "run_table")
 _PLACES = {
-    **dict.fromkeys(_FUNCTIONS, "sightline.api"),
+    **dict.fromkeys(_RUNS, "sightline.api.runs"),
+    **dict.fromkeys(_RESULTS, "sightline.api.results"),
     "Frame": "sightline.structures.frame",
     "Box": "sightline.structures.regions",
     "Polygon": "sightline.structures.regions",
