@@ -115,6 +115,22 @@ def test_a_comparison_is_that_of_the_command_line(tiny_cohort, run_folder, other
         sl.compare(run_folder, other_folder, tiny_cohort, repeats=3)
 
 
+def test_numbers_of_numpy_are_numbers(tiny_cohort, run_folder, tmp_path):
+    small = {"steps": np.int64(1), "size": np.int32(48), "weights": "none", "quiet": True}
+    assert sl.load_recipe("small-guided", epochs=np.int64(2)).epochs == 2
+    run = sl.train("small-guided", tiny_cohort, tmp_path / "run", seed=np.int64(3), workers=np.int64(0), **small)
+    assert run.recipe.seed == 3 and '"seed": 3' in (run.folder / "recipe.json").read_text()
+    few = np.float32(0.25), np.float64(0.5)
+    assert sl.evaluate(run, tiny_cohort, replicates=np.int64(99), prevalences=np.array(few), quiet=True).estimates
+    result = sl.run_table(
+        "liao2022/fracatlas", tiny_cohort, tmp_path / "table", seeds=np.arange(1), rows=["unguided"], **small
+    )
+    assert result.seeds == (0,)
+    for wrong in (np.float64(1.5), np.bool_(True), np.array(["1"]), [99, 9], []):
+        with pytest.raises(SightlineError, match=r"expected (one )?whole number"):
+            sl.evaluate(run_folder, tiny_cohort, replicates=wrong)
+
+
 def test_no_function_hides_a_room():
     rooms = {path.stem for path in (ROOT / "src" / "sightline").iterdir() if path.is_dir()}
     assert not rooms & (set(sl.__all__) - {"losses", "explainers"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +116,36 @@ def require_numbers(name: str, given: object, *, whole: bool = False) -> tuple[A
     Raises:
         RecipeError: something else, or a fraction where whole numbers are meant.
     """
-    numbers = _list(given)
+    numbers = tuple(map(make_plain, _list(given)))
     if any(isinstance(number, bool) or not isinstance(number, int if whole else (int, float)) for number in numbers):
         words, such = ("whole numbers", "1") if whole else ("numbers", "0.1")
         raise RecipeError(f"{name} is {given!r}; expected {words}.", f"Give for example {name}={such}.")
     return numbers
+
+
+def require_whole_number(name: str, given: object) -> int:
+    """The one whole number that a person gave for an option.
+
+    Raises:
+        RecipeError: something else, or several.
+    """
+    numbers = require_numbers(name, given, whole=True)
+    if len(numbers) != 1:
+        raise RecipeError(f"{name} is {given!r}; expected one whole number.", f"Give for example {name}=1.")
+    return int(numbers[0])
+
+
+def make_plain(value: Any) -> Any:
+    """A number of another library (`numpy.int64`, as in `np.arange(3)`) as Python's own; anything else as it is.
+
+    Example:
+        >>> import numpy as np
+        >>> make_plain(np.int64(3)), make_plain("3")
+        (3, '3')
+    """
+    if isinstance(value, (bool, int, float)) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def require_texts(name: str, given: object) -> tuple[Any, ...]:

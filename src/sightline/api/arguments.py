@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sightline.errors import RecipeError, require_folder
+from sightline.errors import RecipeError, make_plain, require_folder
 
 if TYPE_CHECKING:
     from sightline.structures.case import Cohort
@@ -20,6 +20,7 @@ def build_engine(options: dict[str, Any]) -> Engine:
     """The engine that options ask for; its fields are taken out of them."""
     from sightline.training.engine import Engine
 
+    options.update({name: make_plain(value) for name, value in options.items()})
     names = [name for name in Engine.__dataclass_fields__ if name in options]
     if options.get("features") is not None:
         options["features"] = require_folder(options["features"], "folder of features")

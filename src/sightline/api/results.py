@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sightline.api.arguments import Split, build_engine, open_cohort_of, open_run_of, open_runs_of, refuse_options
-from sightline.errors import RecipeError, require_folder, require_numbers, require_texts
+from sightline.errors import (
+    RecipeError,
+    make_plain,
+    require_folder,
+    require_numbers,
+    require_texts,
+    require_whole_number,
+)
 
 if TYPE_CHECKING:
     from sightline.dissection.results import Dissection
@@ -61,7 +68,7 @@ def evaluate(
     run, whole, engine = open_run_of(run), open_cohort_of(cohort), build_engine(options)
     images = options.pop("faithfulness_images", 24)
     refuse_options(options)
-    require_numbers("replicates", replicates, whole=True)
+    replicates = require_whole_number("replicates", replicates)
     shares = require_numbers("prevalences", prevalences)
     methods = (faithfulness,) if isinstance(faithfulness, str) else tuple(faithfulness)
     cases = run.recipe.see(whole.part(split))
@@ -118,7 +125,7 @@ def compare(
 
     engine = build_engine(options)
     refuse_options(options)
-    require_numbers("replicates", replicates, whole=True)
+    replicates = require_whole_number("replicates", replicates)
     sizes = require_numbers("together", together, whole=True)
     if len(sizes) != 2:
         raise RecipeError(f"together is {together!r}; expected two numbers.", "Write together=(2, 1), for example.")
@@ -215,6 +222,7 @@ def run_table(
     refuse_options({k: v for k, v in options.items() if k not in Changes.__dataclass_fields__})
     table = find_table(str(name), profile, Changes(**options), rows, without)
     where: dict[str, Any] = {"engine": engine, "runs_on": runs_on, "capsules": [Path(path) for path in capsules]}
+    seeds = make_plain(seeds)
     seeds = range(seeds) if isinstance(seeds, int) else require_numbers("seeds", seeds, whole=True)
     out = require_folder(folder, "folder to write")
     result = run(table, open_cohort_of(cohort), out, CATALOGUE, seeds=seeds, **where)
