@@ -265,7 +265,9 @@ def _build_weak_rows(base: str) -> list[Row]:
         # about the cells that a fracture of median size covers
         "top 0.5%": replace(weak, model=replace(weak.model, pool=TopPool(0.005))),
     }
-    return [Row(name, recipe, base, group="image labels") for name, recipe in recipes.items()]
+    rows = [Row(name, recipe, base, group="image labels") for name, recipe in recipes.items()]
+    taught = Row("top 2%, EfficientNet-Lite2, self-trained", build_student_recipe(), base, group="image labels")
+    return [*rows, replace(taught, teacher="top 2%, EfficientNet-Lite2", teaching=Teaching(0.5))]
 
 
 def _build_ensemble_rows(rows: Mapping[str, Row], base: str) -> list[Row]:
