@@ -53,6 +53,7 @@ RECIPES_TODAY = {
     "fracture-unguided": "91dc8c5401f3",
     "fracture-guided": "1dc5e67e16e5",
     "fracture-patches": "cb71c7971ffc",
+    "fracture-labels": "cfda253524d8",
     "lbm": "a4c99519b40d",
     "ubm": "cd4e34604845",
     "box-regression": "f396d35864cc",

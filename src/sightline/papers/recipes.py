@@ -53,6 +53,10 @@ RECIPES: dict[str, tuple[str, Callable[[], Recipe]]] = {
         "each cell of the fracture map classified by itself, guided by boxes on patches: finds most fractures",
         localisers.build_focal_recipe,
     ),
+    "fracture-labels": (
+        "image labels alone, the highest cells of a fine map decide: points best of the recipes without marks",
+        localisers.build_label_recipe,
+    ),
     "lbm": ("the whole image (Jimenez-Sanchez 2018, lower bound)", jimenez2018.build_base_recipe),
     "ubm": (
         "the expert's crop (Jimenez-Sanchez 2018, upper bound)",
