@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,11 +20,16 @@ def build_engine(options: dict[str, Any]) -> Engine:
     """The engine that options ask for; its fields are taken out of them."""
     from sightline.training.engine import Engine
 
-    options.update({name: make_plain(value) for name, value in options.items()})
+    options.update(make_options_plain(options))
     names = [name for name in Engine.__dataclass_fields__ if name in options]
     if options.get("features") is not None:
         options["features"] = require_folder(options["features"], "folder of features")
     return Engine(**{name: options.pop(name) for name in names})
+
+
+def make_options_plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with numbers of other libraries as Python's own."""
+    return {name: make_plain(value) for name, value in options.items()}
 
 
 def refuse_options(options: dict[str, Any]) -> None:

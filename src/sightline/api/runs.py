@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sightline.api.arguments import build_engine, open_cohort_of, open_run_of, refuse_options
-from sightline.errors import RecipeError, make_plain, require_folder
+from sightline.api.arguments import build_engine, make_options_plain, open_cohort_of, open_run_of, refuse_options
+from sightline.errors import RecipeError, require_folder
 
 if TYPE_CHECKING:
     from sightline.inference.in_memory import ExplainedMap, Image, PredictionList
@@ -60,7 +60,7 @@ def import_cohort(layout: str, source: str | Path, destination: str | Path, **op
     paths = ("labels", "groups", "images", "id_list", "gradings", "columns", "annotations")
     given = {
         name: require_folder(value, name) if name in paths and value is not None else value
-        for name, value in ((name, make_plain(value)) for name, value in options.items())
+        for name, value in make_options_plain(options).items()
     }
     chosen = find_layout(layout).options(**given)
     out = require_folder(destination, "folder to write")
@@ -101,8 +101,7 @@ def load_recipe(name: str | Path, **changes: Any) -> Recipe:
     known = list(Changes.__dataclass_fields__)
     if strange := sorted(set(changes) - set(known)):
         raise RecipeError(f"A recipe has no option {strange[0]!r}.", f"Change one of {', '.join(known)}.")
-    plain = {name: make_plain(value) for name, value in changes.items()}
-    return apply_changes(find_recipe(str(name)), Changes(**plain))
+    return apply_changes(find_recipe(str(name)), Changes(**make_options_plain(changes)))
 
 
 def train(recipe: Recipe | str | Path, cohort: Cohort | str | Path, folder: str | Path, **options: Any) -> Run:

@@ -27,7 +27,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sightline.errors import FolderHeld, RunError
-from sightline.io.files import LOCK_NAME, contains_files, fingerprint_file, hold_new_folder, write_new_folder
+from sightline.io.files import (
+    LOCK_NAME,
+    contains_files,
+    digest_file,
+    fingerprint_file,
+    hold_new_folder,
+    write_new_folder,
+)
 from sightline.structures.case import Cohort
 from sightline.structures.regions import Mask, Region
 
@@ -215,7 +222,7 @@ class RunStore:
         with tempfile.TemporaryDirectory(prefix="sightline-") as scratch:
             packed = Path(scratch) / "packed.tar"
             _pack_files(packed, folder, files)
-            digest = _digest_whole(packed)
+            digest = digest_file(packed)
             if not any(name.endswith(f"-{digest}.tar") for name in self._list(place, kind)[:1]):
                 with self._open("written") as (remote, root):
                     remote.makedirs(f"{root}/{place}", exist_ok=True)
@@ -237,7 +244,7 @@ class RunStore:
                         files.get_file(f"{root}/{place}/{name}", str(packed))
                     except FileNotFoundError:  # another machine has sent a newer one, and deleted this
                         continue
-                if not name.endswith(f"-{_digest_whole(packed)}.tar"):
+                if not name.endswith(f"-{digest_file(packed)}.tar"):
                     continue  # cut on its way here or there
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 with _hold_when_free(folder):
@@ -313,11 +320,6 @@ def _pack_files(packed: Path, folder: Path, files: Iterable[str]) -> None:
             about = tarfile.TarInfo(name)
             about.size, about.mode = len(content), 0o644
             archive.addfile(about, io.BytesIO(content))
-
-
-def _digest_whole(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_change(path: Path) -> int | None:
