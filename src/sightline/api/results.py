@@ -62,8 +62,8 @@ def evaluate(
         True
     """
     from sightline.evaluation.measure import measure_run
-    from sightline.evaluation.result import describe_replaced
-    from sightline.io.files import hold_folder, make_safe_name
+    from sightline.evaluation.result import describe_replaced, name_evaluation_folder
+    from sightline.io.files import hold_folder
 
     run, whole, engine = open_run_of(run), open_cohort_of(cohort), build_engine(options)
     images = options.pop("faithfulness_images", 24)
@@ -72,7 +72,7 @@ def evaluate(
     shares = require_numbers("prevalences", prevalences)
     methods = (faithfulness,) if isinstance(faithfulness, str) else tuple(faithfulness)
     cases = run.recipe.see(whole.part(split))
-    out = run.folder / "evaluation" / make_safe_name(f"{whole.name}-{split}")
+    out = name_evaluation_folder(run.folder, whole.name, split)
     with hold_folder(out):
         replaced = describe_replaced(out, split, cases)
         report = measure_run(

@@ -176,8 +176,8 @@ class Evaluate:
         from sightline.evaluation.evidence.figures import write_figures
         from sightline.evaluation.gallery import write_panels
         from sightline.evaluation.measure import measure_run
-        from sightline.evaluation.result import describe_replaced
-        from sightline.io.files import hold_folder, make_safe_name
+        from sightline.evaluation.result import describe_replaced, name_evaluation_folder
+        from sightline.io.files import hold_folder
         from sightline.papers.catalogue import CATALOGUE
         from sightline.training.run import open_run
 
@@ -191,7 +191,7 @@ class Evaluate:
         run = open_run(self.folder, CATALOGUE)
         whole = read_cohort(self.cohort)
         cohort = run.recipe.see(whole.part(self.split))
-        out = self.out or self.folder / "evaluation" / make_safe_name(f"{whole.name}-{self.split}")
+        out = self.out or name_evaluation_folder(self.folder, whole.name, self.split)
         engine = make_engine(self.on)
         with hold_folder(out):
             if replaced := describe_replaced(out, self.split, cohort):

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sightline.errors import CohortError, SightlineError, count_noun
-from sightline.io.files import fingerprint_file, make_safe_name
+from sightline.evaluation.result import name_evaluation_folder
+from sightline.io.files import fingerprint_file
 from sightline.io.tables import read_table
 from sightline.metrics.estimate import Estimate
 from sightline.structures.case import Cohort
@@ -101,7 +102,7 @@ def describe_changes(run: Run, cohort: Cohort, estimates: Sequence[Estimate]) ->
     own: Mapping[str, str | None] = run.cohort.get("split", {})
     if not own or (run.cohort.get("name") == cohort.name and any(case.case_id in own for case in cohort)):
         return ()
-    folder = run.folder / "evaluation" / make_safe_name(f"{run.cohort.get('name')}-test")
+    folder = name_evaluation_folder(run.folder, str(run.cohort.get("name")), "test")
     numbers = _read_own_numbers(folder, {case_id for case_id, split in own.items() if split == "test"})
     if numbers is None:
         return (

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sightline.errors import RunError, SightlineError
 from sightline.inference.network_output import ExtraMaps, Maps, NetworkOutput, read_shown, write_extra_maps
-from sightline.io.files import write_text
+from sightline.io.files import make_safe_name, write_text
 from sightline.metrics.boxes.table import BoxScores
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.maps.gaze import GazeScores
@@ -157,6 +157,16 @@ class EvaluationFiles:
             )
         except (OSError, ValueError, TypeError, AttributeError, KeyError, SightlineError):
             return None
+
+
+def name_evaluation_folder(run: Path, cohort: str, split: str) -> Path:
+    """Where a run keeps its evaluation on a split of a cohort: RUN/evaluation/COHORT-SPLIT.
+
+    Example:
+        >>> name_evaluation_folder(Path("run"), "wrists", "test").as_posix()
+        'run/evaluation/wrists-test'
+    """
+    return run / "evaluation" / make_safe_name(f"{cohort}-{split}")
 
 
 def describe_replaced(folder: Path, name: str, cohort: Cohort) -> str:
