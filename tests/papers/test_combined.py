@@ -1,13 +1,14 @@
 """A localiser and a classifier of crops, trained apart and put together from the command line."""
 
 import csv
+import itertools
 from dataclasses import replace
 
 import pytest
 
 from sightline.cli.main import main
 from sightline.errors import RecipeError
-from sightline.papers.combined import build_cascade_recipe
+from sightline.papers.combined import build_cascade_recipe, build_ensemble_recipe
 from sightline.papers.recipes import find_recipe
 
 SMALL = ("--steps", "2", "--size", "48", "--batch-size", "4", "--backbone", "test_resnet", "--weights", "none")
@@ -57,3 +58,23 @@ def test_parts_that_make_no_cascade_are_refused():
         build_cascade_recipe(replace(localiser, view=replace(localiser.view, equalise=False)), classifier)
     with pytest.raises(RecipeError, match="class map"):
         build_cascade_recipe(localiser, localiser)
+
+
+def test_what_is_put_together_was_trained_on_what_any_part_was():
+    """The first part's word alone stood, so that a promise was fixed on cases that the second was trained on."""
+    chosen = find_recipe("lbm")
+    seen, last = replace(chosen, train_on=("val", "train"), select="last"), replace(chosen, select="last")
+    for parts in itertools.permutations((chosen, seen, last)):
+        recipe = build_ensemble_recipe(parts)
+        assert set(recipe.train_on) == {"train", "val"} and recipe.select == "last"
+    recipe = build_ensemble_recipe([replace(last, validate="end"), chosen])
+    assert (recipe.train_on, recipe.select, recipe.validate) == (("train",), "loss", "epoch")
+    for alike in (chosen, seen, last):
+        one = build_ensemble_recipe([alike, alike])
+        assert (one.train_on, one.select) == (alike.train_on, alike.select)
+    localiser, classifier = find_recipe("box-regression"), find_recipe("ubm")
+    for parts in ((replace(localiser, train_on=("train", "val"), select="last"), classifier), (localiser, seen)):
+        parts = (parts[0], replace(classifier, train_on=parts[1].train_on, select=parts[1].select))
+        assert set(build_cascade_recipe(*parts).train_on) == {"train", "val"}
+    with pytest.raises(RecipeError, match="views of a study in different ways: none and maximum"):
+        build_ensemble_recipe([chosen, replace(chosen, join_views="maximum")])

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sightline.data.views.image_view import View
+from sightline.data.views.frames import describe_shown
 from sightline.errors import RecipeError
 from sightline.models.box_regression import BoxRegression
 from sightline.models.cam_classifiers import ClassMapModel, GlobalPooling
 from sightline.models.ensembles import Ensemble, MultiScale
 from sightline.models.spatial_transformer import Cascade
 from sightline.models.volume_networks import VolumeBackbone, VolumeUNet
+from sightline.structures.case import SPLITS
 from sightline.training.recipe import Recipe
 
 
 def build_cascade_recipe(localiser: Recipe, classifier: Recipe, size: int | None = None) -> Recipe:
     """The recipe of a cascade (Sup+UBM of Jimenez-Sanchez 2018, section II-B); its parts' weights are their runs'.
+
+    It was trained on every split that a part was trained on; the rest is the classifier's.
 
     Args:
         localiser: of a run that regresses boxes.
@@ -46,13 +49,15 @@ def build_cascade_recipe(localiser: Recipe, classifier: Recipe, size: int | None
         roi_px=classifier.picture_view.size,
     )
     view = replace(localiser.picture_view, size=size or 2 * classifier.picture_view.size, crop=None)
-    return replace(classifier, title="cascade", model=model, view=view)
+    return _join_training(replace(classifier, title="cascade", model=model, view=view), [classifier, localiser])
 
 
 def build_ensemble_recipe(
     recipes: Sequence[Recipe], *, mirrored: bool = False, smooth: float = 0.0, maps_of: Sequence[int] = ()
 ) -> Recipe:
     """The recipe of an ensemble; what only training needs (augmentation, losses, schedule) is the first member's.
+
+    It was trained on every split that a member was trained on, and its epoch chosen on validation if a member's was.
 
     Args:
         recipes: of the runs that judge together, for example the seeds of one table row.
@@ -62,7 +67,7 @@ def build_ensemble_recipe(
 
     Raises:
         RecipeError: no member; a network that says no class maps or class scores of the whole image; or members that
-            are shown different images, or tell different classes apart.
+            are shown different images, tell different classes apart, or join the views of a study in different ways.
     """
     if not recipes:
         raise RecipeError("An ensemble needs at least one member.", "Name one or more run folders.")
@@ -79,21 +84,32 @@ def build_ensemble_recipe(
             raise RecipeError(
                 f"{first.title} and {recipe.title} tell different classes apart.", "Use runs of one task."
             )
-        if _describe_input(recipe) != _describe_input(first):
+        shown, shown_first = describe_shown(recipe.view), describe_shown(first.view)
+        if shown != shown_first:
             raise RecipeError(
-                f"{first.title} and {recipe.title} are shown different images: {_describe_input(first)} and "
-                f"{_describe_input(recipe)}.",
+                f"{first.title} and {recipe.title} are shown different images: {shown_first} and {shown}.",
                 "Use runs of one size, crop and tone.",
+            )
+        if recipe.join_views != first.join_views:
+            raise RecipeError(
+                f"{first.title} and {recipe.title} join the views of a study in different ways: {first.join_views} and "
+                f"{recipe.join_views}.",
+                "Use runs of one join_views.",
             )
         members.append(recipe.model)
     model = Ensemble(tuple(members), mirrored, smooth, tuple(maps_of))
-    return replace(first, title=f"ensemble of {len(members)}", model=model)
+    return _join_training(replace(first, title=f"ensemble of {len(members)}", model=model), recipes)
 
 
-def _describe_input(recipe: Recipe) -> dict[str, object]:
-    """What decides which image a network sees when it is asked (and not while it is trained)."""
-    view = recipe.view
-    if isinstance(view, View):
-        shown: dict[str, object] = {"size": view.size, "equalise": view.equalise, "crop": view.crop}
-        return shown if view.centre_crop is None else {**shown, "centre_crop": view.centre_crop}
-    return {"size": view.size, "window_hu": view.window_hu}
+def _join_training(recipe: Recipe, parts: Sequence[Recipe]) -> Recipe:
+    """The recipe with the splits that any of its parts was trained on, or its epoch chosen on.
+
+    Parts that differ in neither leave it as it is.
+    """
+    trained = {split for part in parts for split in part.train_on}
+    if trained != set(recipe.train_on):
+        recipe = replace(recipe, select="last", train_on=tuple(split for split in SPLITS if split in trained))
+    chosen = next((part for part in parts if part.select != "last"), None)
+    if chosen is None or "val" in trained:
+        return recipe
+    return replace(recipe, select=chosen.select, validate=chosen.validate)

@@ -1,4 +1,4 @@
-"""A case's own frame, that of its test-time view, and maps of a part of the view laid over the whole of it."""
+"""A case's own frame, that of its test-time view, and what of a view decides the picture that a network is shown."""
 
 from __future__ import annotations
 
@@ -45,3 +45,11 @@ def find_case_frame(case: Case, view: View | VolumeView) -> Frame:
         frame = view.test(np.broadcast_to(np.int16(0), source.shape))[1]
         return Frame(frame.shape, frame.to_source, source.spacing_mm)
     return view.test_frame(source, view.around(case))
+
+
+def describe_shown(view: View | VolumeView) -> dict[str, object]:
+    """What decides which picture a network sees when it is asked (and not while it is trained)."""
+    if isinstance(view, VolumeView):
+        return {"size": view.size, "window_hu": view.window_hu}
+    shown: dict[str, object] = {"size": view.size, "equalise": view.equalise, "crop": view.crop}
+    return shown if view.centre_crop is None else {**shown, "centre_crop": view.centre_crop}
