@@ -38,7 +38,8 @@ class Calibrate:
     sets: float | None = None
     """Guaranteed rate of prediction sets without the true class, e.g. 0.1."""
     local: Path | None = None
-    """Cohort folder of labelled studies from another site, on which thresholds and guarantees are chosen instead."""
+    """Cohort folder of labelled studies from another site, on which thresholds and guarantees are chosen instead;
+    with --method none also for a run that was trained on its validation cases."""
     positive: str | None = None
     """Positive class of the thresholds; default: the last one."""
     on: OmitArgPrefixes[DeviceOptions] = field(default_factory=DeviceOptions)
@@ -140,7 +141,7 @@ class Stress:
     split: Literal["test", "val", "train", "all"] = "test"
     """Which cases."""
     images: int | None = None
-    """About so many of them, by whole patients, class shares kept; each is asked eleven times by every network."""
+    """About so many of them, by whole patients, class shares kept; every network is asked 13 times for each."""
     replicates: int = 2000
     """Bootstrap samples."""
     on: OmitArgPrefixes[DeviceOptions] = field(default_factory=DeviceOptions)
@@ -175,7 +176,7 @@ class Stress:
 class Power:
     """Estimate how many patients and trainings a difference of two AUCs needs, by simulation from pilot predictions."""
 
-    pilot: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]")]
+    pilot: Annotated[Positional[tuple[Path, ...]], arg(metavar="CSV [CSV ...]")]
     """Saved predictions (csv) of method a, one file per training."""
     other: Annotated[tuple[Path, ...], arg(name="with")]
     """Saved predictions of method b on the same cases."""

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from support.cohorts import tiny_recipe
 
+from sightline import cli
 from sightline.data.views.image_view import View
 from sightline.errors import CohortError, RunError
 from sightline.evaluation.evidence.picture_changes import CHANGES, CROPPED, FIELDS, PLAIN, change_picture
@@ -55,9 +56,11 @@ def cohort(tmp_path_factory):
     return Cohort("stress", ("normal", "fracture"), tuple(cases))
 
 
-def run_of(tmp_path, name, monkeypatch, readers):
+def run_of(tmp_path, name, monkeypatch, readers, **view):
     monkeypatch.setattr(Run, "network", lambda self: Reader(*readers[self.folder.name]).eval())
-    return Run(tmp_path / name, tiny_recipe(), ("normal", "fracture"), {"run_identity": name}, True, MapBoxes())
+    recipe = tiny_recipe()
+    recipe = replace(recipe, view=replace(recipe.view, **view))
+    return Run(tmp_path / name, recipe, ("normal", "fracture"), {"run_identity": name}, True, MapBoxes())
 
 
 def test_changes_are_the_same_again_and_leave_the_padding(cohort):
@@ -128,6 +131,33 @@ def test_two_trainings_of_a_method_are_averaged(cohort, tmp_path, monkeypatch):
     (drop,) = report.drops[CROPPED]
     single = [score_point(AUC(1), t) for t in report.predictions[CROPPED][0]]
     assert drop.difference == pytest.approx(np.mean(single) - 1.0) and drop.n["trainings"] == 2
+
+
+def test_every_method_is_shown_pictures_as_it_was_trained_on(cohort, tmp_path, monkeypatch):
+    """Those of the first method were shown to both."""
+    readers = dict.fromkeys(("plain", "even", "near"), (0.45, 0.55))
+    views = {"plain": {}, "even": {"equalise": True}, "near": {"centre_crop": 0.5, "size": 64}}
+    plain, even, near = (run_of(tmp_path, name, monkeypatch, readers, **view) for name, view in views.items())
+    few = replace(cohort, cases=cohort.cases[:6])
+    for run in (even, near):
+        both = stress_runs([plain], [run], few, engine=QUIET, replicates=20)
+        alone = stress_runs([run], [], few, engine=QUIET, replicates=20)
+        for name in (PLAIN, CROPPED):
+            assert both.predictions[name][1] == alone.predictions[name][0] != both.predictions[name][0]
+    with pytest.raises(RunError, match=r"even and .*plain are shown different pictures: .*'equalise': True"):
+        stress_runs([plain, even], [], few, engine=QUIET)
+    with pytest.raises(RunError, match="different classes"):
+        stress_runs([plain], [replace(even, classes=("a", "b"))], few, engine=QUIET)
+
+
+def test_the_help_counts_the_changes_and_names_the_files(capsys):
+    said = []
+    for command in ("stress", "power"):
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        said.append(" ".join(capsys.readouterr().out.replace("│", " ").split()))
+    assert f"asked {len([PLAIN, *FIELDS, *CHANGES])} times for each" in said[0]
+    assert "CSV [CSV ...]" in said[1] and "RUN" not in said[1]
 
 
 def test_one_class_and_no_run_are_refused(cohort, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sightline.data.views.frames import describe_shown
 from sightline.data.views.image_view import View
 from sightline.errors import RunError, count_words
 from sightline.evaluation.evidence.comparison import build_claim_rows, name_methods
@@ -103,6 +104,8 @@ def stress_runs(
 ) -> StressReport:
     """Ask finished runs again after each change of `CHANGES`, and with other fields of view.
 
+    Every network is shown the pictures in the view that it was trained on: two methods may differ in size or tone.
+
     Args:
         runs: trainings of the first method.
         others: trainings of a second method, or none.
@@ -111,14 +114,15 @@ def stress_runs(
         engine: device.
 
     Raises:
-        RunError: no run, a run of volumes, of crops or of other than two classes, runs of different views, or one
-            that is named twice.
+        RunError: no run, a run of volumes, of crops or of other than two classes, runs of other classes, trainings of
+            one method that are shown different pictures, or one that is named twice.
         CohortError: a cohort of one class.
     """
     methods = [list(runs), *([list(others)] if others else [])]
     for each in methods:
         require_each_once(each)
-    view = _require_shared_view([run for each in methods for run in each])
+    views = [_require_shared_view(each, methods[0]) for each in methods]
+    alike = describe_shown(views[0]) == describe_shown(views[-1])
     cohort = methods[0][0].recipe.see(cohort)
     require_both_classes(methods[0][0], cohort)
     engine = engine or Engine()
@@ -130,12 +134,12 @@ def stress_runs(
     examples: list[dict[str, Planes]] = []
     with show_progress("stress", len(cohort), quiet=engine.quiet) as advance:
         for case in cohort:
-            planes = change_picture(case, view)
+            shown = [change_picture(case, view) for view in (views[:1] if alike else views)]
             if len(examples) < EXAMPLES and case.label == cohort.classes[-1]:
-                examples.append(planes)
-            images = torch.from_numpy(np.stack([planes[n] for n in names]))
-            for trainings, method in zip(answers, asked, strict=True):
-                for rows, probabilities in zip(trainings, method(images), strict=True):
+                examples.append(shown[0])
+            images = [torch.from_numpy(np.stack([planes[n] for n in names])) for planes in shown]
+            for trainings, method, given in zip(answers, asked, images * len(asked) if alike else images, strict=True):
+                for rows, probabilities in zip(trainings, method(given), strict=True):
                     rows.append(probabilities)
             advance(1)
     stacked = [[np.stack(rows) for rows in trainings] for trainings in answers]
@@ -259,13 +263,23 @@ def _digest_frozen(network: nn.Module) -> str:
     return network.trunk.frozen_stages.digest()
 
 
-def _require_shared_view(runs: Sequence[Run]) -> View:
+def _require_shared_view(runs: Sequence[Run], first: Sequence[Run]) -> View:
+    """The view of the trainings of a method, which tell the same classes apart as those of the first method."""
     if not runs:
         raise RunError("A stress test needs a run.", "Name run folders.")
+    view = require_view(runs[0])
     for run in runs:
-        if require_view(run).size != require_view(runs[0]).size or run.classes != runs[0].classes:
-            raise RunError(f"{run.folder} and {runs[0].folder} differ in size or classes.", "Compare like with like.")
-    return require_view(runs[0])
+        if run.classes != first[0].classes:
+            raise RunError(
+                f"{run.folder} and {first[0].folder} tell different classes apart.", "Compare like with like."
+            )
+        shown, others = describe_shown(require_view(run)), describe_shown(view)
+        if shown != others:
+            raise RunError(
+                f"{run.folder} and {runs[0].folder} are shown different pictures: {shown} and {others}.",
+                "Name runs of one view as one method, the others after --with.",
+            )
+    return view
 
 
 def _drop(
