@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sightline.errors import CohortError, SightlineError, count_noun
-from sightline.evaluation.result import name_evaluation_folder
+from sightline.evaluation.result import name_evaluation_folder, read_capsule_digest, read_evaluated_cohort
 from sightline.io.files import fingerprint_file
 from sightline.io.tables import read_table
 from sightline.metrics.estimate import Estimate
@@ -58,6 +58,37 @@ def refuse_trained_on(run: Run, cohort: Cohort, what: str) -> None:
             f"{seen} of {len(cohort)} {what} of cohort {cohort.name!r} were trained on: nothing can be fixed on them.",
             "Name the cohort that the run was trained on, or studies that it has never seen.",
         )
+
+
+def name_predictions(run: Run, cohort: Cohort, name: str) -> str:
+    """What a run's `predictions/` call its answers on cases, so that those on its own are never replaced by others'.
+
+    Args:
+        run: a finished run, or one from a capsule, whose predictions have the one name.
+        cohort: the cases, as the run sees them (`Recipe.see`).
+        name: `train`, `val`, `test` or `all`.
+
+    Returns:
+        The name for the run's own cases of it, and where what is kept under it was made of these; else
+        NAME_FINGERPRINT.
+    """
+    fingerprint = cohort.fingerprint()
+    kept = read_evaluated_cohort(run.folder / "predictions", name)
+    if kept == fingerprint or _is_own_split(run, cohort, name) or read_capsule_digest(run.folder) is not None:
+        return name
+    return f"{name}_{fingerprint}"
+
+
+def _is_own_split(run: Run, cohort: Cohort, name: str) -> bool:
+    """Whether cases are those of a split of the run's own cohort, by ids and pictures; without marks of these, by ids
+    in a cohort of the same name."""
+    splits: Mapping[str, str | None] = run.cohort.get("split", {})
+    pictures: Mapping[str, str] = run.cohort.get("pictures", {})
+    if {i for i, split in splits.items() if name in ("all", split)} != {case.case_id for case in cohort}:
+        return False
+    if not pictures:
+        return run.cohort.get("name") == cohort.name
+    return all(fingerprint_file(case.image) == pictures.get(case.case_id) for case in cohort)
 
 
 def _count_cases(run: Run, cohort: Cohort) -> tuple[int, int, int]:

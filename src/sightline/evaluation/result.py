@@ -177,17 +177,21 @@ def describe_replaced(folder: Path, name: str, cohort: Cohort) -> str:
         name: what its files are called: `test`.
         cohort: its cases.
     """
-    try:
-        old = json.loads(EvaluationFiles(folder, name).stamp.read_text(encoding="utf-8"))
-        earlier = str(old["cohort"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return ""
-    if earlier == cohort.fingerprint():
+    earlier = read_evaluated_cohort(folder, name)
+    if earlier in (None, cohort.fingerprint()):
         return ""
     return (
         f"{folder} holds the evaluation of another cohort called {cohort.name!r}, or of this one before it was changed "
         f"(fingerprint {earlier}): it is replaced. --out writes beside it."
     )
+
+
+def read_evaluated_cohort(folder: Path, name: str) -> str | None:
+    """The fingerprint of the cases that an evaluation was made of; None where there is none, or it does not say."""
+    try:
+        return str(json.loads(EvaluationFiles(folder, name).stamp.read_text(encoding="utf-8"))["cohort"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def _read_boxes(path: Path) -> NDArray[np.float64]:

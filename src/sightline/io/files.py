@@ -75,7 +75,8 @@ def hold_folder(folder: Path, doing: str = "written into", name: str = LOCK_NAME
             path.write_text(f"process {os.getpid()}", encoding="utf-8")
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a file system that cannot be written
+            path.unlink(missing_ok=True)
         lock.release()
         if new:
             with suppress(OSError):  # nothing was written

@@ -562,6 +562,24 @@ def test_no_folder_of_the_machine_is_told(table, tmp_path, there):
     assert {each["trained_as"] for each in facts} == set(names.values())
 
 
+def test_predictions_of_other_cases_are_refused(table, tmp_path):
+    """They would go into the capsule beside numbers that were computed from others."""
+    old = tmp_path / "old"
+    shutil.copytree(table, old)
+    (run, *_) = json.loads((old / "sources.json").read_text())["rows"][1]["runs"]
+    stamp, answers = (old / "runs" / run / "predictions" / f"test.{end}" for end in ("json", "csv"))
+    kept = stamp.read_text()
+    stamp.write_text(json.dumps({**json.loads(kept), "cohort": "0" * 16}))
+    with pytest.raises(RunError, match="are predictions of different cohorts"):
+        write_capsule(old, tmp_path / "x.capsule")
+    stamp.write_text(kept)
+    rows = rows_of(answers.read_bytes())
+    rows[1][0] = "elsewhere"
+    answers.write_bytes(text_of(rows))
+    with pytest.raises(RunError, match="holds elsewhere, which the table does not test on"):
+        write_capsule(old, tmp_path / "x.capsule")
+
+
 def test_paths_in_commands_keep_their_last_part():
     words = "python -m x --a=/b/c /data/ada/my.csv ~/runs/1 C:\\Users\\ada\\w.safetensors rows/2 1/2"
     assert strip_folders(words) == "python -m x --a=c my.csv 1 w.safetensors rows/2 1/2"

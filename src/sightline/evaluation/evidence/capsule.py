@@ -23,10 +23,11 @@ from zipfile import BadZipFile
 import numpy as np
 
 from sightline.errors import RunError
-from sightline.evaluation.result import WINDOWS, EvaluationFiles
-from sightline.evaluation.tables.provenance import CASES, SOURCES, read_sources
+from sightline.evaluation.result import WINDOWS, EvaluationFiles, read_evaluated_cohort
+from sightline.evaluation.tables.provenance import CASES, SOURCES, read_cases, read_sources
 from sightline.inference.network_output import Maps
 from sightline.metrics.calibration.record import FILE as CALIBRATION
+from sightline.metrics.predictions import Predictions
 from sightline.structures.identifiers import BY_CONTENT
 from sightline.training.recipe import name_weights_by_content
 from sightline.training.run import digest_identity
@@ -64,7 +65,7 @@ def write_capsule(table: Path, out: Path) -> Capsule:
         out: the file.
 
     Raises:
-        RunError: no finished table, or a run of it is missing.
+        RunError: no finished table, a run of it is missing, or its predictions are of other cases than the table's.
     """
     parts = dict(sorted(_iterate_parts(table)))
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
@@ -152,6 +153,7 @@ _CAUGHT = "Do not trust these numbers; ask for the capsule that was published wi
 def _iterate_parts(table: Path) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of every file that a capsule takes up."""
     sources = read_sources(table)
+    _require_same_cases(table, sources)
     papers = _Papers(table / "runs", sources["rows"])
     tests: dict[str, dict[str, None]] = {}
     for row in sources["rows"]:
@@ -166,6 +168,34 @@ def _iterate_parts(table: Path) -> Iterator[tuple[str, bytes]]:
     for run, of_run in tests.items():
         yield from papers.of(run)
         yield from _strip_scores(table / "runs" / run, f"runs/{papers.name_of(run)}", list(of_run))
+
+
+def _require_same_cases(table: Path, sources: Mapping[str, Any]) -> None:
+    """Refuse predictions that are no longer those of the table: of cases that it does not test on, or (by their stamps)
+    of another cohort than those of the other rows.
+
+    Raises:
+        RunError: naming the file.
+    """
+    remedy = "Run the same table command again: it evaluates its own test cases anew."
+    tested = {case.case_id for case in read_cases(table / CASES, sources).split("test")}
+    stamps: dict[str, tuple[str, Path]] = {}
+    for row in sources["rows"]:
+        for run, test in ((run, test) for run in row["runs"] for test in row["tests"]):
+            folder = table / "runs" / run / "predictions"
+            path = EvaluationFiles(folder, test).predictions
+            if test == "test" and path.is_file():
+                strange = [case for case in Predictions.read(path).case_ids if case not in tested]
+                if strange:
+                    raise RunError(f"{path} holds {strange[0]}, which the table does not test on.", remedy)
+            # rows of one task and of the same sources were tested on the very same cases
+            task = _to_plain(table / "runs" / run / "recipe.json").get("task")
+            of, stamp = json.dumps([test, row.get("tested_on"), task]), read_evaluated_cohort(folder, test)
+            if stamp is None:
+                continue  # taken from a capsule
+            first, where = stamps.setdefault(of, (stamp, path))
+            if stamp != first:
+                raise RunError(f"{path} and {where} are predictions of different cohorts.", remedy)
 
 
 class _Papers:

@@ -11,10 +11,10 @@ import numpy as np
 
 from sightline.errors import RunError, count_noun
 from sightline.evaluation.evaluate import evaluate
-from sightline.evaluation.overlap import describe_known_cases
+from sightline.evaluation.overlap import describe_known_cases, name_predictions
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.scoring.maps import ROLES
-from sightline.io.files import write_text
+from sightline.io.files import hold_folder, write_text
 from sightline.metrics.classification.estimates import compare_scores
 from sightline.metrics.classification.report import format_comparisons
 from sightline.metrics.classification.scores import AUC, Accuracy, BalancedAccuracy, Brier, OneVsRestAUC
@@ -158,6 +158,9 @@ def compare_runs(
 ) -> MethodComparison:
     """Evaluate finished runs on a cohort, where that was not done before, and compare them.
 
+    The evaluations are kept in the runs' `predictions/`: those of a run's own cases under `name`, those of others under
+    `name` and the fingerprint of these cases.
+
     Thresholds are the operating points by Youden that `sightline calibrate` fixed for each run. Where several runs of a
     method judge `together`, those named one after the other are an ensemble: the mean of their probabilities, as
     `Ensemble` has it (Lakshminarayanan 2017), from saved predictions. Its maps are not compared.
@@ -166,7 +169,7 @@ def compare_runs(
         runs_a: trainings of method a; of an ensemble, all members of the first one, then those of the next.
         runs_b: of method b.
         cohort: cases with the runs' classes.
-        name: what the evaluations are called.
+        name: the split: `test`, `val`, `train` or `all`.
         margin: the largest loss that is accepted, or None.
         positive: the positive class; None: the last one.
         replicates: bootstrap samples and swaps.
@@ -177,6 +180,7 @@ def compare_runs(
         RunError: no run of a method, one that is not finished, one that is named twice, or runs that make no whole
             number of ensembles.
         CohortError: a cohort of other classes.
+        FolderHeld: another command writes predictions of one of the runs.
     """
     if not runs_a or not runs_b:
         raise RunError("A comparison needs runs of both methods.", "Name runs before and after --with.")
@@ -184,7 +188,7 @@ def compare_runs(
     require_each_once(runs_b)
     names = name_methods((runs_a, runs_b), together)
     ours, theirs = (
-        _average_members([evaluate(run, cohort, name, engine=engine) for run in runs], members)
+        _average_members([_evaluate_alone(run, cohort, name, engine) for run in runs], members)
         for runs, members in zip((runs_a, runs_b), together, strict=True)
     )
     found = compare_methods(
@@ -210,6 +214,12 @@ def compare_runs(
         words = "Some runs are calibrated and others are not: scores that use a threshold are not comparable."
         found = replace(found, notes=(*found.notes, words))
     return found
+
+
+def _evaluate_alone(run: Run, cohort: Cohort, name: str, engine: Engine | None) -> Evaluation:
+    """The evaluation of a run, while no other command writes its predictions."""
+    with hold_folder(run.folder / "predictions"):
+        return evaluate(run, cohort, name_predictions(run, run.recipe.see(cohort), name), engine=engine)
 
 
 def _average_members(evaluations: Sequence[Evaluation], members: int) -> list[Evaluation]:
