@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +11,12 @@ from support.cohorts import make_cohort, tiny_recipe
 from support.simulated import predictions_of
 
 from sightline.cli.main import main
-from sightline.errors import CohortError, RunError
+from sightline.errors import CohortError, FolderHeld, RunError
 from sightline.evaluation.evaluate import evaluate
 from sightline.evaluation.evidence.calibrate import CalibrationChoice, calibrate, require_two_classes
 from sightline.evaluation.evidence.comparison import ENDS_AT_ZERO, compare_methods, compare_runs, write_comparison
 from sightline.evaluation.evidence.numbers import compute_evidence
+from sightline.io.files import hold_folder
 from sightline.metrics.calibration.recalibration import recalibrate
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.combined import build_ensemble_recipe
@@ -79,6 +81,23 @@ def test_local_studies_choose_the_thresholds(world):
     assert record.fitted.fitted_on["split"] == "world, val"
 
 
+def test_a_run_that_was_trained_on_validation_chooses_on_local_studies_alone(world, tmp_path):
+    cohort, (run, _) = world
+    place = shutil.copytree(run.folder, tmp_path / "run")
+    seen = replace(run, folder=place, recipe=replace(run.recipe, train_on=("train", "val")))
+    choice, local = CalibrationChoice("none", miss_rate=0.2, coverage=0.8, sets=0.2), cohort.split("test")
+    with pytest.raises(RunError, match="nothing is left") as error:
+        calibrate(seen, cohort, choice, engine=QUIET)
+    assert "--local DIR --method none" in error.value.remedy
+    with pytest.raises(RunError, match=r"no map of probabilities \(temperature\)"):
+        calibrate(seen, cohort, CalibrationChoice(), local=local, engine=QUIET)
+    record = calibrate(seen, cohort, choice, local=local, engine=QUIET)
+    assert record.fitted is None and record.abstention is not None and record.sets is not None
+    assert [p.name for p in record.points][-1] == "miss rate 0.2"
+    assert all("local studies" in point.chosen_on["split"] for point in record.points)
+    assert "Probabilities stay as said" in (place / "calibration.md").read_text(encoding="utf-8")
+
+
 def test_what_cannot_be_calibrated_is_refused(world):
     cohort, (run, other) = world
     with pytest.raises(CohortError, match="19 needed"):
@@ -131,6 +150,21 @@ def test_two_runs_are_compared_by_every_test(world, tmp_path):
     calls = compare_methods(tables, tables[::-1], thresholds=((0.0, 1.1), (1.1, 0.0)), replicates=50).others
     shares = [(c.value_a, c.value_b) for c in calls if c.name.startswith("share of fracture called right")]
     assert shares == [(1.0, 0.0), (0.0, 1.0)]
+
+
+def test_a_comparison_elsewhere_leaves_the_own_predictions(world):
+    """Those of another site's test cases were written over them, also where that site's ids are the same."""
+    cohort, runs = world
+    own = cohort.split("test")
+    compare_runs(runs[:1], runs[1:], own, replicates=20, engine=QUIET)
+    kept = [(run.folder / "predictions" / "test.csv").read_bytes() for run in runs]
+    turned = tuple(replace(case, image=of.image) for case, of in zip(own, own.cases[::-1], strict=True))
+    for site in (Cohort("site", own.classes, own.cases[:9]), replace(own, cases=turned)):
+        compare_runs(runs[:1], runs[1:], site, replicates=20, engine=QUIET)
+        assert [(run.folder / "predictions" / "test.csv").read_bytes() for run in runs] == kept
+        assert all((run.folder / "predictions" / f"test_{site.fingerprint()}.csv").is_file() for run in runs)
+    with hold_folder(runs[1].folder / "predictions"), pytest.raises(FolderHeld, match="is being written into"):
+        compare_runs(runs[:1], runs[1:], own, replicates=20, engine=QUIET)
 
 
 def test_an_interval_of_few_who_differ_is_explained():

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from sightline.errors import CohortError, RunError, count_noun
 from sightline.evaluation.evaluate import evaluate
-from sightline.evaluation.overlap import refuse_trained_on
+from sightline.evaluation.overlap import name_predictions, refuse_trained_on
+from sightline.evaluation.result import Evaluation
 from sightline.io.files import write_text
 from sightline.metrics.calibration.recalibration import FittedRecalibration, fit_recalibration
 from sightline.metrics.calibration.record import CalibrationRecord
@@ -76,7 +77,8 @@ def calibrate(
     """Fit on the validation cases of a cohort and write `calibration.json`, `calibration.md` and `calibration.png`.
 
     Every command after applies it: evaluate, predict, compare. With `local` studies of another site the miss rate,
-    the prediction sets and the thresholds are chosen on those; the map of probabilities stays that of validation.
+    the prediction sets and the thresholds are chosen on those; the map of probabilities stays that of validation. Of a
+    run that was trained on its validation cases `local` studies choose all that is chosen, and no map is fitted.
 
     Args:
         run: a finished run.
@@ -86,33 +88,28 @@ def calibrate(
         engine: device and workers.
 
     Raises:
-        RunError: the run was trained on its validation cases, says no classes, or says more than two where a
-            threshold or a miss rate of one class is asked for.
+        RunError: the run was trained on its validation cases and there are no `local` studies, or a map is to be
+            fitted; it says no classes, or more than two where a threshold or a miss rate of one class is asked for.
         CohortError: too few validation cases for what is asked, or cases that the run was trained on.
     """
     if not run.recipe.classifies:
         raise RunError(f"{run.folder} only localises: it says no probability that could be calibrated.")
-    if "val" in run.recipe.train_on:
-        raise RunError(
-            f"{run.folder} was trained on its validation cases: nothing is left to calibrate on.",
-            "Train with a validation split, or calibrate on --local studies of a site.",
-        )
     require_two_classes(run.classes, choice)
-    validation = run.recipe.see(cohort).split("val")
-    if len(validation) == 0:
-        raise CohortError(f"Cohort {cohort.name!r} has no validation case.", "Assign splits when importing the cohort.")
-    refuse_trained_on(run, validation, "validation cases")
-    evaluation = evaluate(run, validation, "val", engine=engine, calibrated=False)
-    fitted = None
-    if choice.method != "none":
-        fitted = fit_recalibration(evaluation.predictions, choice.method, where=f"{cohort.name}, val")
-    plain = CalibrationRecord(run.identity, run.classes, fitted)
-    meant = plain.apply(evaluation.predictions).study_wise()
-    where, source = f"{cohort.name}, val", evaluation
+    if "val" in run.recipe.train_on:
+        _require_local_choice(run, choice, local)
     if local is not None:
         refuse_trained_on(run, local, "local studies")
+    evaluation = None if "val" in run.recipe.train_on else _evaluate_validation(run, cohort, engine)
+    fitted, where = None, f"{cohort.name}, val"
+    if evaluation is not None and choice.method != "none":
+        fitted = fit_recalibration(evaluation.predictions, choice.method, where=where)
+    plain, source = CalibrationRecord(run.identity, run.classes, fitted), evaluation
+    if local is not None:
         source = evaluate(run, run.recipe.see(local), f"local_{local.fingerprint()}", engine=engine, calibrated=False)
         where = f"{local.name}, {count_noun(len(set(source.predictions.study_ids)), 'local study', 'local studies')}"
+    assert source is not None
+    shown = (evaluation or source).predictions
+    meant = plain.apply(shown).study_wise()
     basis = plain.apply(source.predictions).study_wise()
     energies = None if source.energies is None else average_study_energies(source.predictions, source.energies)
     record = CalibrationRecord(
@@ -130,8 +127,32 @@ def calibrate(
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )
-    write_calibration(run, record, evaluation.predictions, meant)
+    write_calibration(run, record, shown, meant)
     return record
+
+
+def _require_local_choice(run: Run, choice: CalibrationChoice, local: Cohort | None) -> None:
+    """Refuse to fit probabilities of a run that was trained on its validation cases, or to choose without studies."""
+    seen = f"{run.folder} was trained on its validation cases"
+    if local is None:
+        raise RunError(
+            f"{seen}: nothing is left to calibrate on.",
+            "Train with a validation split, or choose thresholds on a site's studies: --local DIR --method none.",
+        )
+    if choice.method != "none":
+        raise RunError(
+            f"{seen}: no map of probabilities ({choice.method}) can be fitted.",
+            "Add --method none: thresholds, abstention and sets are chosen on the local studies alone.",
+        )
+
+
+def _evaluate_validation(run: Run, cohort: Cohort, engine: Engine | None) -> Evaluation:
+    """What the run says of its validation cases, not calibrated."""
+    validation = run.recipe.see(cohort).split("val")
+    if len(validation) == 0:
+        raise CohortError(f"Cohort {cohort.name!r} has no validation case.", "Assign splits when importing the cohort.")
+    refuse_trained_on(run, validation, "validation cases")
+    return evaluate(run, validation, name_predictions(run, validation, "val"), engine=engine, calibrated=False)
 
 
 def require_two_classes(classes: Sequence[str], choice: CalibrationChoice) -> None:
@@ -217,7 +238,8 @@ def _format_page(run: Run, record: CalibrationRecord, before: Sequence[Estimate]
     local = (record.about or {}).get("local")
     chosen = f" Thresholds, abstention and sets were chosen on {local}." if local else ""
     flatter = "numbers on the same cases flatter. Read the test set's in metrics.md."
-    lines += [f"Probabilities were fitted on validation; {flatter}{chosen}", ""]
+    fitted = "Probabilities stay as said" if record.fitted is None else "Probabilities were fitted on validation"
+    lines += [f"{fitted}; {flatter}{chosen}", ""]
     if record.fitted is not None:
         lines += [_describe_fitted(record.fitted), ""]
     lines += [
