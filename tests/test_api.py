@@ -18,6 +18,9 @@ from support.paths import ROOT
 import sightline as sl
 from sightline import cli
 from sightline.errors import LayoutError, RecipeError, SightlineError, UnreadableFile
+from sightline.metrics.calibration.recalibration import FittedRecalibration
+from sightline.metrics.calibration.record import CalibrationRecord
+from sightline.metrics.calibration.scaling import Temperature
 from sightline.structures.evidence import get_logits
 from sightline.structures.resampling import upsample_map
 
@@ -184,6 +187,29 @@ def test_predictions_of_arrays_files_folders_and_cohorts(run_folder, tiny_cohort
     assert (of_cases["predicted"] == "fracture").equals(of_cases["p(fracture)"] > of_cases["p(no fracture)"])
     assert file.overlay()._repr_png_() == file._repr_png_()
     assert file._repr_png_().startswith(b"\x89PNG") and "fracture" in repr(file)
+
+
+def test_a_calibrated_run_says_the_same_of_a_file_and_of_a_cohort(run_folder, tiny_cohort, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "run")
+    run, case = sl.load_run(tmp_path / "run"), tiny_cohort.split("test")[0]
+    (plain,) = sl.predict(run, case.image)
+    CalibrationRecord(run.identity, run.classes, FittedRecalibration(Temperature(0.2))).write(run.folder)
+    (file,) = sl.predict(run, case.image)
+    of_cohort = sl.predict(run, tiny_cohort.where(lambda one: one.case_id == case.case_id), quiet=True).predictions
+    assert list(file.probabilities.values()) == pytest.approx(of_cohort.probabilities[0].tolist(), abs=1e-5)
+    assert abs(file.probabilities["fracture"] - plain.probabilities["fracture"]) > 1e-3
+
+
+def test_a_table_says_how_many_trainings_it_wants(tiny_cohort, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("sightline.evaluation.tables.run_table.run_table", lambda *_, seeds, **__: asked.append(seeds))
+    monkeypatch.setattr("sightline.evaluation.tables.report.write_table", lambda *_: "")
+    rows = "rows:\n  - {name: one, recipe: small-unguided}\n"
+    for name, text in (("five", "seeds: 5\n"), ("none", "")):
+        (tmp_path / f"{name}.yaml").write_text(text + rows)
+        for given in ({}, {"seeds": 2}, {"seeds": [4]}):
+            sl.run_table(tmp_path / f"{name}.yaml", tiny_cohort, tmp_path / "out", **given)
+    assert [list(seeds) for seeds in asked] == [[0, 1, 2, 3, 4], [0, 1], [4], [0, 1, 2], [0, 1], [4]]
 
 
 def test_an_explanation_has_its_place(run_folder, tiny_cohort):

@@ -20,6 +20,9 @@ from sightline.evaluation.suggestions import (
 )
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.inference.network_output import Maps
+from sightline.metrics.calibration.recalibration import FittedRecalibration
+from sightline.metrics.calibration.record import CalibrationRecord
+from sightline.metrics.calibration.scaling import Temperature
 from sightline.structures.case import Case, Cohort
 from sightline.structures.evidence import Evidence
 from sightline.structures.regions import Box
@@ -77,6 +80,16 @@ def test_uncertain_ones_come_first_and_every_fifth_is_by_chance(run, cohort):
     wanted = [s.uncertainty for s in found if s.chosen_by == "uncertainty"]
     assert wanted == sorted(wanted, reverse=True) and wanted[0] > 0.99
     assert found == suggest_cases(run, cohort, 20, strategy="uncertainty", engine=QUIET)
+
+
+def test_probabilities_are_the_calibrated_ones(run, cohort):
+    before = suggest_cases(run, cohort, 1, strategy="uncertainty", engine=QUIET)[0]
+    assert before.probability == pytest.approx(0.5, abs=0.05)
+    CalibrationRecord("x", run.classes, FittedRecalibration(Temperature(0.1))).write(run.folder)
+    odds = np.log(before.probability / (1 - before.probability))
+    found = suggest_cases(run, cohort, 40, strategy="uncertainty", engine=QUIET)
+    (after,) = [one for one in found if one.case_id == before.case_id]
+    assert after.probability == pytest.approx(1 / (1 + np.exp(-10 * odds)), abs=1e-6)
 
 
 def test_the_map_that_disagrees_is_found(run, cohort):

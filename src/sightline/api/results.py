@@ -182,7 +182,7 @@ def run_table(
     cohort: Cohort | str | Path,
     folder: str | Path,
     *,
-    seeds: int | Sequence[int] = 3,
+    seeds: int | Sequence[int] | None = None,
     **options: Any,
 ) -> TableResult:
     """Train and evaluate every row of a table with every seed and write report.html; finished runs are reused.
@@ -191,7 +191,8 @@ def run_table(
         name: see `list_tables`, or a YAML file that describes a table.
         cohort: a cohort with splits, or its folder.
         folder: where runs and the report are written.
-        seeds: trainings per row (with seeds 0, 1, ...), or their seeds.
+        seeds: trainings per row (with seeds 0, 1, ...), or their seeds; None: as many as the YAML file says, else 3
+            (`sightline table` then trains 5).
         options: rows (words in their names), without (names of rows), capsules (of earlier tables, whose trainings
             are not run again), profile, changes to every row (`load_recipe`), parallel, store (URL of an object store
             in which runs are kept as well), and fields of the engine.
@@ -222,7 +223,7 @@ def run_table(
     refuse_options({k: v for k, v in options.items() if k not in Changes.__dataclass_fields__})
     table = find_table(str(name), profile, Changes(**options), rows, without)
     where: dict[str, Any] = {"engine": engine, "runs_on": runs_on, "capsules": [Path(path) for path in capsules]}
-    seeds = make_plain(seeds)
+    seeds = make_plain(table.seeds or 3 if seeds is None else seeds)
     seeds = range(seeds) if isinstance(seeds, int) else require_numbers("seeds", seeds, whole=True)
     out = require_folder(folder, "folder to write")
     result = run(table, open_cohort_of(cohort), out, CATALOGUE, seeds=seeds, **where)

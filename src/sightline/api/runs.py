@@ -165,6 +165,8 @@ def predict(
 ) -> PredictionList | NetworkOutput:
     """Predict arrays, files, folders or a cohort, in memory; nothing is written.
 
+    Probabilities are calibrated if `sightline calibrate` fitted them, as in all commands.
+
     Args:
         run: a finished run, or its folder.
         inputs: an array of integers [rows, columns] or [rows, columns, 3] (brighter is denser; read as a PNG of the
@@ -184,8 +186,8 @@ def predict(
         ['fracture', 'no fracture']
     """
     from sightline.inference.in_memory import predict_pictures
-    from sightline.inference.predict import join_output
     from sightline.inference.predict import predict as predict_cohort
+    from sightline.inference.predict import settle_output
     from sightline.structures.case import Cohort
 
     run, engine = open_run_of(run), build_engine(options)
@@ -201,7 +203,7 @@ def predict(
             quiet=engine.quiet,
             independent=run.recipe.independent,
         )
-        return join_output(output, run.recipe.join_views)
+        return settle_output(run, output)
     several: Any = inputs if isinstance(inputs, (list, tuple)) else [inputs]
     return predict_pictures(run, several, engine)
 

@@ -17,7 +17,7 @@ from sightline.data.views.image_view import View
 from sightline.errors import CohortError, RunError, count_noun
 from sightline.evaluation.answers import READINGS
 from sightline.inference.network_output import Maps
-from sightline.inference.predict import join_output, predict
+from sightline.inference.predict import predict, settle_output
 from sightline.io.files import write_text
 from sightline.io.image import read_image
 from sightline.structures.case import Case, Cohort
@@ -41,7 +41,7 @@ class Suggestion:
         case_id: which.
         study_id: its study.
         chosen_by: the strategy, or `random`.
-        probability: of the last class.
+        probability: of the last class, calibrated if the run is.
         uncertainty: entropy of the probabilities over that of an even guess, 0 to 1.
         disagreement: how far apart the case stands in the orders of answer and of map, 0 to 1; None
             without a map of the last class.
@@ -104,7 +104,7 @@ def suggest_cases(
         run.network(), cohort, view, device=device, quiet=engine.quiet,
         independent=run.recipe.independent,
     )  # fmt: skip
-    probabilities = join_output(output, run.recipe.join_views).predictions.probabilities
+    probabilities = settle_output(run, output).predictions.probabilities
     uncertainty = compute_entropy(probabilities)
     disagreement = None if output.maps is None else measure_disagreement(probabilities, output.maps)
     if disagreement is not None and np.isnan(disagreement).all():

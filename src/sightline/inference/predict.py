@@ -120,6 +120,12 @@ def build_predictions(cohort: Cohort, probabilities: NDArray[np.float64], *, ind
     )
 
 
+def settle_output(run: Run, output: NetworkOutput) -> NetworkOutput:
+    """What a run means by what its network said: views of studies joined, probabilities calibrated where it is."""
+    joined, record = join_output(output, run.recipe.join_views), run.calibration
+    return joined if record is None else replace(joined, predictions=record.apply(joined.predictions))
+
+
 def join_output(output: NetworkOutput, how: JoinViews) -> NetworkOutput:
     """The output with the answers of studies (`join_predictions`)."""
     return replace(output, predictions=join_predictions(output.predictions, how))
