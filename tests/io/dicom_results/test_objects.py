@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import highdicom as hd
 import numpy as np
@@ -228,6 +229,19 @@ def test_a_report_names_its_predecessor():
     report = make_objects(follows, ObjectOptions(("findings",)))[0]
     series = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0]
     assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "2.25.7"
+
+
+def test_another_note_makes_another_report_and_nothing_else():
+    base = whole_result(build_source_image(radiograph()))
+
+    def uids(*notes):
+        image = replace(base.images[0], notes=notes)
+        objects = make_objects(replace(base, images=(image,)), ObjectOptions(("findings", "marks")))
+        return [str(made.SOPInstanceUID) for made in objects]
+
+    plain, noted = uids(), uids("not analysed: too dark")
+    assert noted == uids("not analysed: too dark")
+    assert plain[0] != noted[0] and plain[1:] == noted[1:]
 
 
 def test_a_map_on_the_pixels_of_its_image(tmp_path):

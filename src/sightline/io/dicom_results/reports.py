@@ -78,9 +78,12 @@ def write_findings(result: StudyResult, words: Sequence[str], series: tuple[str,
                 )
             )
     sources = [image.source for image in result.images]
+    # images and run do not decide them: an image that came later and is not analysed makes another report
+    remarks = sorted({note for image in result.images for note in image.notes})
     return write_report(
-        sources, groups, result, ("findings", *words), series, number=number, notes=tuple(dict.fromkeys(notes))
-    )
+        sources, groups, result, ("findings", *words, *remarks), series, number=number,
+        notes=tuple(dict.fromkeys(notes)),
+    )  # fmt: skip
 
 
 def write_marks_report(
