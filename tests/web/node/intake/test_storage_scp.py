@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
-from sqlalchemy import select
+from sqlalchemy import select, update
 from support.nodes import image, store, wait_for
 from support.pacs import free_port
 
@@ -103,10 +103,26 @@ def test_other_bytes_under_a_known_uid_are_kept_apart(door):
     assert store(door.port, image(1)) == [0x0000]
     assert store(door.port, image(1, value=5)) == [0x0000]
     assert [row["state"] for row in door.rows()] == ["kept", "altered"]
+    # nor are they what is judged once both were cleaned and come again
+    for row in door.rows():
+        door.spool.remove(row["sha256"])
+    with door.store.change() as change:
+        change.connection.execute(update(objects).values(state="cleaned"))
+        change.connection.execute(update(studies).values(state="cleaned"))
+    assert store(door.port, image(1, value=5)) == [0x0000]
+    with door.store.look() as db:
+        assert db.execute(select(studies.c.state)).scalars().all() == ["cleaned"]
+    assert store(door.port, image(1)) == [0x0000]
+    assert [row["state"] for row in door.rows()] == ["kept", "altered"]
+    with door.store.look() as db:
+        assert db.execute(select(studies.c.state)).scalars().all() == ["open"]
 
 
 def test_results_that_come_back_are_never_judged(door):
     own = image(1, Manufacturer="sightline", SeriesDescription="AI RESEARCH: FRACTURE, PICTURE")
+    assert store(door.port, own) == [0x0000]
+    with door.store.change() as change:
+        change.connection.execute(update(objects).values(state="cleaned"))
     assert store(door.port, own) == [0x0000]
     assert [row["state"] for row in door.rows()] == ["own"]
     with door.store.look() as db:

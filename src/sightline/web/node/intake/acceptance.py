@@ -46,12 +46,14 @@ _TAGS = [
 # built once: each object needs all of them, and building costs as much as running
 _BY_BYTES = select(objects).where(objects.c.sha256 == bindparam("given"))
 _SAME_UID = select(objects.c.id).where(objects.c.sop_uid == bindparam("given"), objects.c.state != "altered").limit(1)
+_EARLIER = select(objects.c.id).where(objects.c.sop_uid == bindparam("given"), objects.c.id < bindparam("row")).limit(1)
 _PATIENTS = select(objects.c.patient_id, objects.c.accession).distinct()
 _PATIENTS = _PATIENTS.where(objects.c.study_uid == bindparam("given"), objects.c.state == "kept")
 _STUDY_STATE = select(studies.c.state).where(studies.c.study_uid == bindparam("given"))
 _TOUCH_STUDY = update(studies).where(studies.c.study_uid == bindparam("given"))
 _TOUCH_STUDY = _TOUCH_STUDY.values({name: bindparam(name) for name in ("last", "state", "ended")})
 _ADD_STUDY, _ADD_OBJECT = insert(studies), insert(objects)
+State = Literal["kept", "altered", "own"]
 Result = Literal["stored", "duplicate", "altered", "own"]
 
 
@@ -174,26 +176,33 @@ class Intake:
 
     def _record(self, change: Change, file: Path, row: dict[str, Any]) -> Result:
         db = change.connection
-        sha256, sop_uid, study_uid = row["sha256"], row["sop_uid"], row["study_uid"]
+        sha256, sop_uid = row["sha256"], row["sop_uid"]
         known = db.execute(_BY_BYTES, {"given": sha256}).mappings().first()
         if known is not None:
             # the row was committed once; bring the bytes back where they were cleaned in the meantime
             if known["state"] == "cleaned" or not self.spool.path(sha256).exists():
-                change.folders.add(self.spool.adopt(file, sha256))
-                db.execute(update(objects).where(objects.c.id == known["id"]).values(state="kept", received=change.now))
-                self._touch(change, study_uid)
+                earlier = db.execute(_EARLIER, {"given": sop_uid, "row": known["id"]}).first()
+                values = {"state": self._place(change, file, row, earlier is not None), "received": change.now}
+                db.execute(update(objects).where(objects.c.id == known["id"]).values(**values))
             change.note("received again", sop_uid, sha256=sha256, caller=row["caller"])
             return "duplicate"
         twin = db.execute(_SAME_UID, {"given": sop_uid}).first()
-        result: Result = "altered" if twin is not None else "own" if json.loads(row["facts"])["own"] else "stored"
-        change.folders.add(self.spool.adopt(file, sha256))
-        row = {**row, "received": change.now, "state": "kept" if result == "stored" else result}
-        if result == "stored":
-            self._compare_study(change, row)
-            self._touch(change, study_uid)
-        db.execute(_ADD_OBJECT, row)
+        state = self._place(change, file, row, twin is not None)
+        db.execute(_ADD_OBJECT, {**row, "received": change.now, "state": state})
+        result: Result = "stored" if state == "kept" else state
         change.note("received" if result == "stored" else result, sop_uid, sha256=sha256, caller=row["caller"])
         return result
+
+    def _place(self, change: Change, file: Path, row: dict[str, Any], known_uid: bool) -> State:
+        """Move a file into the spool; what it is there. Only what is kept for judging makes its study open again."""
+        change.folders.add(self.spool.adopt(file, row["sha256"]))
+        if known_uid:
+            return "altered"
+        if json.loads(row["facts"])["own"]:
+            return "own"
+        self._compare_study(change, row)
+        self._touch(change, row["study_uid"])
+        return "kept"
 
     def _touch(self, change: Change, study_uid: str) -> None:
         """A new image starts the study's quiet time again; what a person must look at stays held."""
