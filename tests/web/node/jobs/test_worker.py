@@ -7,6 +7,7 @@ import time
 import pydicom
 import pytest
 from sqlalchemy import delete, insert, select, update
+from sqlalchemy.exc import OperationalError
 from support.nodes import CHILD, image, settings, wait_for, write_settings
 
 from sightline.web.node.configuration import read_configuration
@@ -15,7 +16,7 @@ from sightline.web.node.delivery.dispatch import DeliveryEvents, Dispatcher
 from sightline.web.node.inspection import drop, retry
 from sightline.web.node.intake.acceptance import Intake, Origin
 from sightline.web.node.jobs.child_process import Child, ChildDied
-from sightline.web.node.jobs.worker import Worker, WorkEvents, resume_jobs
+from sightline.web.node.jobs.worker import RETRY_S, Worker, WorkEvents, resume_jobs
 from sightline.web.node.spool import Spool
 
 
@@ -246,6 +247,51 @@ def test_a_result_of_another_patient_is_never_kept(tmp_path):
         bench.store.clock = lambda: time.time() + 3600
         bench.worker.work_once()
         assert "outside its folder" in bench.rows(jobs)[0]["reason"]
+    finally:
+        bench.worker.child.stop()
+
+
+def test_a_full_disk_or_a_locked_database_puts_a_job_back(tmp_path, monkeypatch):
+    bench = Bench(tmp_path, tries=1)
+    now, locked = [time.time()], OperationalError("BEGIN", {}, Exception("database is locked"))
+    bench.store.clock = lambda: now[0]
+
+    def look():
+        now[0] += RETRY_S + 0.1
+        return [(job["state"], job["tries"]) for job in bench.rows(jobs)]
+
+    def fail(error):
+        def raise_it(*_):
+            raise error
+
+        return raise_it
+
+    try:
+        bench.add_job()
+        for place, name, error in (
+            (bench.spool, "scratch_folder", OSError(28, "No space left on device")),
+            (bench.worker, "_keep", locked),
+        ):
+            with monkeypatch.context() as patch:
+                patch.setattr(place, name, fail(error))
+                assert bench.worker.work_once()
+            assert look() == [("waiting", 0)]
+        # neither the results nor that it waits again can be written: that is made good as soon as it can
+        with monkeypatch.context() as patch:
+            patch.setattr(bench.worker.child, "ask", lambda _: patch.setattr(bench.store, "change", fail(locked)))
+            for _ in range(2):
+                with pytest.raises(OperationalError):
+                    bench.worker.work_once()
+            assert look() == [("running", 1)]
+        assert not bench.worker.work_once() and look() == [("waiting", 0)]
+        assert bench.worker.work_once() and look() == [("done", 1)] and len(bench.rows(results)) == 2
+        assert list(bench.spool.work.iterdir()) == []
+        # an answer that is none, or names what was not written, is a failed try
+        for answer in ({}, {"results": [["x.dcm", "findings"]], "refused": []}):
+            with monkeypatch.context() as patch:
+                bench.add_job()
+                patch.setattr(bench.worker.child, "ask", lambda request, answer=answer: answer)
+                assert bench.worker.work_once() and look()[-1] == ("dead", 1)
     finally:
         bench.worker.child.stop()
 

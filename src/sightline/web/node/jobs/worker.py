@@ -14,6 +14,7 @@ from typing import Any
 
 import pydicom
 from sqlalchemy import insert, select, update
+from sqlalchemy.exc import DBAPIError
 
 from sightline.errors import SightlineError, count_noun
 from sightline.web.node.configuration import Configuration, Rule
@@ -79,6 +80,8 @@ class Worker:
     ) -> None:
         self.configuration, self.store, self.spool, self.events = configuration, store, spool, events
         self._start_at = 0.0 if ahead else None
+        # taken, and neither ended nor put back: the database could not be written
+        self._taken: Mapping[str, Any] | None = None
         # why it cannot judge yet; a child that is only started with the first study is not waited for
         self.trouble = STARTING if ahead else ""
         runs = {
@@ -89,6 +92,8 @@ class Worker:
 
     def work_once(self) -> bool:
         """Do the next job that is due; False when there is none."""
+        if self._taken is not None:
+            self._put_back(self._taken, "the database could not be written")
         job = self._take()
         if job is None:
             # not in `start`: the child ends with the thread that started it
@@ -99,12 +104,23 @@ class Worker:
                 self.child.stop_if_idle()
             self._look_at_child()
             return False
-        scratch = self.spool.scratch_folder(job["id"])
+        self._taken = job
+        try:
+            self._judge(job)
+        except (OSError, DBAPIError) as error:
+            # a full disk or a locked database is no fault of the study
+            self._put_back(job, type(error).__name__)
+        self._taken = None
+        return True
+
+    def _judge(self, job: Mapping[str, Any]) -> None:
+        scratch: Path | None = None
         try:
             rule = self.configuration.rule_of(job["rule"])
             if rule is None:
                 self._end(job, "dead", reason=f"NODE.yaml has no rule {job['rule']} any more")
-                return True
+                return
+            scratch = self.spool.scratch_folder(job["id"])
             answer = self.child.ask(self._build_request(job, rule, scratch))
             self.trouble = self.child.trouble
             if "error" in answer:
@@ -112,9 +128,24 @@ class Worker:
             self._keep(job, rule, scratch, answer)
         except SightlineError as error:
             self._fail(job, error.message)
+        except (OSError, DBAPIError):
+            raise
+        except Exception as error:  # an answer that is none: the job must end, whatever it provokes
+            LOG.exception("a job failed", extra={"job": job["id"]})
+            self._fail(job, f"the child process's answer does not read ({type(error).__name__})")
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-        return True
+            if scratch is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+    def _put_back(self, job: Mapping[str, Any], reason: str) -> None:
+        """A job that this machine interrupted waits again, and its try is given back; repeated until it is written."""
+        with self.store.change() as change:
+            values = {"state": "waiting", "tries": max(0, job["tries"] - 1), "due": change.now + RETRY_S}
+            running = update(jobs).where(jobs.c.id == job["id"], jobs.c.state == "running")
+            if change.connection.execute(running.values(**values)).rowcount:
+                change.note("job waiting", job["study_uid"], job=job["id"], reason=reason)
+        self._taken = None
+        LOG.warning("job put back", extra={"job": job["id"], "reason": reason})
 
     def _is_start_due(self) -> bool:
         return self._start_at is not None and time.monotonic() >= self._start_at
@@ -183,6 +214,8 @@ class Worker:
             path = Path(file)
             if path.resolve().parent != scratch.resolve():
                 raise SightlineError("The child process named a file outside its folder.")
+            if not path.is_file():
+                raise SightlineError("The child process named a file that it did not write.")
             rows.append((path, kind, self._check_result(path, job), self.spool.hash_file(path)))
         refused = answer["refused"]
         judged = len(json.loads(job["inputs"])) - len({one["sha256"] for one in refused})
