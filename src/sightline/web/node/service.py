@@ -283,7 +283,13 @@ class Node:
             self.metrics.rejected.labels(reason).inc()
 
         def on_answered(transaction: str, committed: list[str], failed: list[str]) -> None:
-            take_answer(self.store, transaction, committed, failed)
+            for one in take_answer(self.store, transaction, committed, failed):
+                if one.state == "committed":
+                    self.metrics.committed.labels(one.destination).inc()
+                elif one.state == "dead":
+                    self._on_dead(one.destination, one.kind)
+                else:
+                    self._send_failed(one.destination, one.kind)
 
         return ScpEvents(self._on_received, self._on_not_received, on_rejected, self.answers.ask, on_answered)
 

@@ -4,9 +4,10 @@ import random
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
-from sightline.web.node.database import Store, jobs, outbox, results
+from sightline.web.node.database import Store, jobs, journal, outbox, results
+from sightline.web.node.delivery.commitment import take_answer
 from sightline.web.node.delivery.dispatch import BREAKER_FAILURES, DeliveryEvents, Dispatcher, compute_pause
 from sightline.web.node.delivery.senders import Attempt, DestinationUnreachable, read_status
 from sightline.web.node.spool import Spool
@@ -74,6 +75,10 @@ class Bench:
         with self.store.look() as db:
             query = select(outbox.c.state).where(outbox.c.destination == name).order_by(outbox.c.id)
             return list(db.execute(query).scalars())
+
+    def set(self, table, **values):
+        with self.store.change() as change:
+            change.connection.execute(update(table).values(**values))
 
     def pass_time(self, seconds, step=1.0):
         for _ in range(int(seconds / step)):
@@ -155,6 +160,40 @@ def test_after_48_hours_an_object_is_dead_and_said_so(tmp_path):
     tried = len(bench.destinations["pacs"].sent)
     bench.pass_time(4000, 300)
     assert len(bench.destinations["pacs"].sent) == tried
+
+
+def test_a_letter_whose_file_was_cleaned_is_not_tried_and_holds_nobody_up(tmp_path):
+    bench = Bench(tmp_path)
+    with bench.store.change() as change:
+        change.connection.execute(update(results).where(results.c.id == 1).values(state="cleaned"))
+    bench.pass_time(20)
+    assert bench.states() == ["due", "sent", "sent"] and bench.destinations["pacs"].sent == ["1.1", "1.2"]
+
+
+def test_what_a_pacs_does_not_commit_is_sent_again_after_pauses_and_given_up(tmp_path):
+    bench = Bench(tmp_path, count=1)
+
+    def answer(*named):
+        bench.set(outbox, transaction="1.9")
+        return [(one.destination, one.kind, one.state) for one in take_answer(bench.store, "1.9", *named)]
+
+    for _ in range(150):
+        bench.pass_time(4, 4)
+        if bench.states() == ["sent"]:
+            assert answer([], ["1.0", "1.7"]) == [("pacs", "findings", "due")]
+    # 5, 10, ... 320 s, less or more a fifth
+    assert 6 <= len(bench.destinations["pacs"].sent) <= 8
+    bench.pass_time(800, 100)
+    assert bench.states() == ["sent"]
+    bench.now += 48 * 3600
+    assert answer([], ["1.0"]) == [("pacs", "findings", "dead")] and bench.states() == ["dead"]
+    bench.pass_time(4000, 1000)
+    assert bench.states() == ["dead"]
+    bench.set(outbox, state="sent")
+    assert answer(["1.0"], []) == [("pacs", "findings", "committed")]
+    with bench.store.look() as db:
+        said = db.execute(select(journal.c.what, journal.c.detail).order_by(journal.c.seq.desc()).limit(2)).all()
+    assert [one.what for one in said] == ["committed", "send dead"] and "not committed" in said[1].detail
 
 
 def test_every_attempt_is_in_the_journal(tmp_path):

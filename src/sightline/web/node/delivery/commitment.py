@@ -1,15 +1,19 @@
 """Storage commitment both ways: we ask the PACS whether it keeps what we sent, and answer those who ask us.
 
 What a destination with `commit: true` has not committed is never cleaned here. An object it says it does not have is
-sent again; a question that is not answered within an hour, or before the node ended, is asked again.
+sent again, after the pauses of failed attempts, until it is given up; a question that is not answered within an hour,
+or before the node ended, is asked again.
 """
 
 from __future__ import annotations
 
 import logging
 import queue
+import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
@@ -23,6 +27,7 @@ from sqlalchemy import select, update
 from sightline.errors import SightlineError
 from sightline.web.node.configuration import Destination, DicomDestination
 from sightline.web.node.database import Store, objects, outbox, results
+from sightline.web.node.delivery.dispatch import GIVE_UP_S, compute_pause
 from sightline.web.node.delivery.senders import associate
 
 LOG = logging.getLogger("sightline.node")
@@ -30,6 +35,22 @@ ASK_AGAIN_S = 3600.0
 AFTER_SENDING_S = 1.0
 MOST_AT_ONCE = 200
 NO_SUCH_INSTANCE = 0x0112
+_CHANCE = random.Random()
+
+
+@dataclass(frozen=True)
+class AnsweredLetter:
+    """What a destination's answer meant for one object.
+
+    Attributes:
+        destination: by name.
+        kind: of the object.
+        state: `committed`; `due`, it is sent again; `dead`, it was given up.
+    """
+
+    destination: str
+    kind: str
+    state: str
 
 
 def ask_commitment(name: str, destination: DicomDestination, calling: str, store: Store) -> int:
@@ -91,21 +112,33 @@ def _ask_later(store: Store, transaction: str) -> None:
         change.connection.execute(update(outbox).where(outbox.c.transaction == transaction).values(**values))
 
 
-def take_answer(store: Store, transaction: str, committed: Sequence[str], failed: Sequence[str]) -> int:
-    """Take a destination's answer: committed objects may be cleaned, failed ones are due again. How many it named."""
+def take_answer(
+    store: Store, transaction: str, committed: Sequence[str], failed: Sequence[str]
+) -> list[AnsweredLetter]:
+    """Take a destination's answer: committed objects may be cleaned, failed ones are sent again after a pause."""
+    answered: list[AnsweredLetter] = []
+    kept, missing = set(committed), set(failed)
     with store.change() as change:
-        query = select(outbox.c.id, results.c.sop_uid).join(results, outbox.c.result == results.c.id)
-        query = query.where(outbox.c.transaction == transaction, outbox.c.state == "sent")
-        rows = {row.sop_uid: row.id for row in change.connection.execute(query)}
-        for sop_uid in set(committed) & set(rows):
-            values = {"state": "committed", "error": ""}
-            change.connection.execute(update(outbox).where(outbox.c.id == rows[sop_uid]).values(**values))
-            change.note("committed", sop_uid, transaction=transaction)
-        for sop_uid in set(failed) & set(rows):
-            again = {"state": "due", "due": change.now, "asked": None, "transaction": None, "error": "not committed"}
-            change.connection.execute(update(outbox).where(outbox.c.id == rows[sop_uid]).values(**again))
-            change.note("send due", sop_uid, reason="not committed", transaction=transaction)
-    return len((set(committed) | set(failed)) & set(rows))
+        query = select(outbox, results.c.sop_uid, results.c.kind).join(results, outbox.c.result == results.c.id)
+        query = query.where(outbox.c.transaction == transaction, outbox.c.state == "sent").order_by(outbox.c.id)
+        for row in change.connection.execute(query).all():
+            values: dict[str, Any] = {}
+            about: dict[str, Any] = {"transaction": transaction}
+            if row.sop_uid in missing:
+                dead = change.now - row.created > GIVE_UP_S
+                values = {"state": "dead" if dead else "due", "due": change.now + compute_pause(row.attempts, _CHANCE)}
+                values |= {"asked": None, "transaction": None, "error": "not committed"}
+                what = f"send {values['state']}"
+                about |= {"to": row.destination, "attempts": row.attempts, "reason": "not committed"}
+            elif row.sop_uid in kept:
+                values = {"state": "committed", "error": ""}
+                what = "committed"
+            else:
+                continue
+            change.connection.execute(update(outbox).where(outbox.c.id == row.id).values(**values))
+            change.note(what, row.sop_uid, **about)
+            answered.append(AnsweredLetter(row.destination, row.kind, str(values["state"])))
+    return answered
 
 
 class CommitmentAnswers:
