@@ -1,6 +1,8 @@
 """A node in this process: images in, results out once, late images, poison, silence, cleaning, Orthanc."""
 
 import json
+import subprocess
+import time
 import urllib.error
 import urllib.request
 
@@ -11,8 +13,10 @@ from support.nodes import Archive, NodeProcess, image, job_states, running, sett
 from support.pacs import free_port, orthanc, request
 
 from sightline.errors import SightlineError
+from sightline.web.node import service
 from sightline.web.node.configuration import read_configuration
 from sightline.web.node.database import jobs, objects, outbox, studies
+from sightline.web.node.delivery.commitment import AnsweredLetter
 from sightline.web.node.inspection import describe_configuration, drop, foretell, retry, summarise, tell_way
 from sightline.web.node.service import Node, read_gates
 
@@ -213,6 +217,32 @@ def test_while_serving_a_run_is_exchanged_is_seen_and_metrics_name_nobody(tmp_pa
         assert not any(word in text for word in ("Planted", "P1", "1.2.826"))
 
 
+def test_days_of_a_certificate_fall_and_what_a_pacs_promises_is_counted(tmp_path, monkeypatch):
+    words = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=x"]
+    files = ["-keyout", str(tmp_path / "node.key"), "-out", str(tmp_path / "node.pem")]
+    subprocess.run(["openssl", "req", *words, *files], check=True, capture_output=True)
+    plain = settings(tmp_path)
+    (tmp_path / "node.key").chmod(0o600)
+    plain["dicom"] |= {"plain": False, "tls": {"certificate": "node.pem", "key": "node.key"}}
+    node = Node(read_configuration(write_settings(tmp_path, plain)), child=())
+    read = node.metrics.registry.get_sample_value
+    node._check_tls()
+    days = read("sightline_certificate_days_left", {"listener": "dicom"})
+    assert 1.9 < days <= 2.0
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 86400.0)
+    assert 0.9 < read("sightline_certificate_days_left", {"listener": "dicom"}) <= 1.0
+    answers = [AnsweredLetter("pacs", "findings", state) for state in ("committed", "due", "dead")]
+    monkeypatch.setattr(service, "take_answer", lambda *_: answers)
+    node._build_scp_events().commit_answered("1.9", [], [])
+    for name, labels in (
+        ("committed_objects", {}),
+        ("failed_sends", {"kind": "findings"}),
+        ("dead_objects", {"kind": "findings"}),
+    ):
+        assert read(f"sightline_{name}_total", {"destination": "pacs"} | labels) == 1.0
+
+
 def test_a_port_that_is_taken_and_a_clock_that_is_years_off_are_said(tmp_path):
     with running(tmp_path) as node:
         plain = settings(tmp_path, keep=str(tmp_path / "other"))
@@ -269,6 +299,7 @@ def test_orthanc_routes_to_us_and_keeps_what_we_answer(tmp_path):
             wait_for(lambda: job_states(node) == ["done"])
             wait_for(lambda: [row["state"] for row in rows(node, outbox)] == ["committed"] * 2)
             assert len(pacs.json("/instances")) == 3
+            assert 'sightline_committed_objects_total{destination="pacs"} 2.0' in metrics(node)
             # the results have been routed to us too
             wait_for(lambda: [row["state"] for row in rows(node, objects)] == ["kept", "own", "own"])
             assert job_states(node) == ["done"]

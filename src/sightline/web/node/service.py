@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,13 @@ from sightline.web.node.intake.storage_scp import ScpEvents, StorageScp, build_s
 from sightline.web.node.jobs.planning import Planner
 from sightline.web.node.jobs.worker import Worker, WorkEvents, resume_jobs
 from sightline.web.node.monitoring.logs import Pseudonyms, start_logging
-from sightline.web.node.monitoring.metrics import Gauges, MetricsServer, NodeMetrics, count_certificate_days
+from sightline.web.node.monitoring.metrics import (
+    Gauges,
+    MetricsServer,
+    NodeMetrics,
+    count_days_until,
+    read_certificate_end,
+)
 from sightline.web.node.spool import Spool
 
 LOG = logging.getLogger("sightline.node")
@@ -235,12 +242,14 @@ class Node:
                 LOG.warning("a listener without TLS", extra={"listener": word})
                 continue
             build_server_tls(listener.tls)
-            days = count_certificate_days(listener.tls)
+            # of what is served until the node ends, whatever lies in the file by then
+            ends = read_certificate_end(listener.tls)
+            days = count_days_until(ends)
             if days < 0:
                 raise SightlineError(
                     f"{listener.tls.certificate} ended {-days:.0f} days ago.", "Renew the certificate."
                 )
-            self.metrics.certificate.labels(word).set(days)
+            self.metrics.certificate.labels(word).set_function(partial(count_days_until, ends))
 
     def _start_web(self) -> None:
         listener = self.configuration.dicomweb

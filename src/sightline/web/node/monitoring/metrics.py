@@ -108,8 +108,8 @@ class Gauges:
         self.metrics.held.set(held)
 
 
-def count_certificate_days(tls: Tls) -> float:
-    """Days until the certificate of a listener ends.
+def read_certificate_end(tls: Tls) -> float:
+    """When the certificate of a listener ends, in seconds since 1970.
 
     Raises:
         SightlineError: it does not read.
@@ -120,7 +120,12 @@ def count_certificate_days(tls: Tls) -> float:
         ends = x509.load_pem_x509_certificate(Path(tls.certificate).read_bytes()).not_valid_after_utc
     except (OSError, ValueError) as error:
         raise SightlineError(f"{tls.certificate} is no PEM certificate ({error}).", "Give a PEM file.") from None
-    return (ends.timestamp() - time.time()) / 86400.0
+    return float(ends.timestamp())
+
+
+def count_days_until(moment: float) -> float:
+    """Days from now until a moment, below 0 after it."""
+    return (moment - time.time()) / 86400.0
 
 
 class MetricsServer:
