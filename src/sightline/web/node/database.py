@@ -340,6 +340,8 @@ class Store:
         return count
 
 
+# state of a study that a person has had tried again, and the word of it in the journal, where nothing else says so
+REOPENED = "open"
 # a study's reason: whose images are whose is for a person to say, and until then nothing of it is judged or sent
 TWO_PATIENTS = "two patients in one study"
 

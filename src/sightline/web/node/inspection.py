@@ -20,7 +20,18 @@ from sightline.inference.gate.gate_file import Gate
 from sightline.inference.gate.header import read_header_facts
 from sightline.io.dicom.limits import require_bounds
 from sightline.web.node.configuration import Configuration
-from sightline.web.node.database import Change, NodeStoreError, Store, jobs, journal, objects, outbox, results, studies
+from sightline.web.node.database import (
+    REOPENED,
+    Change,
+    NodeStoreError,
+    Store,
+    jobs,
+    journal,
+    objects,
+    outbox,
+    results,
+    studies,
+)
 from sightline.web.node.intake.acceptance import NODE_BOUNDS
 from sightline.web.node.jobs.planning import choose_images
 
@@ -160,7 +171,7 @@ def retry(store: Store, what: str) -> int:
         store: the node's database.
         what: `all`, a study UID, a job's number or a destination.
     """
-    return _mend(store, what, job="waiting", letter="due", study="open")
+    return _mend(store, what, job="waiting", letter="due", study=REOPENED)
 
 
 def drop(store: Store, what: str) -> int:

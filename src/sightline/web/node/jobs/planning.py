@@ -13,7 +13,7 @@ from sightline.errors import count_noun
 from sightline.inference.gate.gate_file import Gate
 from sightline.inference.gate.header import HeaderLimits, check_header
 from sightline.web.node.configuration import Configuration, RuleConditions
-from sightline.web.node.database import Change, Store, jobs, objects, require_inserted_id, studies
+from sightline.web.node.database import REOPENED, Change, Store, jobs, journal, objects, require_inserted_id, studies
 
 DAY_S = 24 * 3600.0
 # letters of why no rule takes a study
@@ -168,10 +168,14 @@ class Planner:
         return None if found is None else dict(found)
 
     def _count_jobs_today(self, change: Change, study_uid: str, rule: str) -> int:
+        db = change.connection
+        # a person who looked at the study and had it tried again: the count starts anew
+        query = select(func.max(journal.c.at)).where(journal.c.subject == study_uid, journal.c.what == REOPENED)
+        since = max(change.now - DAY_S, db.execute(query).scalar() or 0.0)
         query = select(func.count()).select_from(jobs)
         query = query.where(jobs.c.study_uid == study_uid, jobs.c.rule == rule)
-        query = query.where(jobs.c.created > change.now - DAY_S, jobs.c.state != "waiting")
-        return int(change.connection.execute(query).scalar_one())
+        query = query.where(jobs.c.created > since, jobs.c.state != "waiting")
+        return int(db.execute(query).scalar_one())
 
 
 def _compute_urgency(images: Sequence[Mapping[str, Any]]) -> int:
