@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Union
@@ -131,7 +131,7 @@ class Show:
 
 @dataclass(frozen=True)
 class Retry:
-    """Retry dead jobs, dead letters and held studies."""
+    """Retry dead jobs, dead letters and held studies; a letter whose file was cleaned stays, and a line says so."""
 
     config: Annotated[Positional[Path], arg(metavar="CONFIG")]
     """NODE.yaml."""
@@ -140,9 +140,9 @@ class Retry:
 
     def run(self) -> int:
         """Do it; 1 where nothing was dead or held."""
-        from sightline.web.node.inspection import retry
+        from sightline.web.node.inspection import list_lost_letters, retry
 
-        return _mend(self.config, self.what, retry, "tried again")
+        return _mend(self.config, self.what, retry, "tried again", list_lost_letters)
 
 
 @dataclass(frozen=True)
@@ -200,13 +200,24 @@ NodeCommand = Union[  # noqa: UP007  # tyro reads the annotations of a Union
 ]
 
 
-def _mend(config: Path, what: str, mend: Callable[[Any, str], int], word: str) -> int:
+def _mend(
+    config: Path,
+    what: str,
+    mend: Callable[[Any, str], int],
+    word: str,
+    remark: Callable[[Any, str], Iterable[str]] = lambda *_: (),
+) -> int:
     from sightline.web.node.configuration import read_configuration
     from sightline.web.node.inspection import open_store
 
-    count = mend(open_store(read_configuration(config)), what)
+    store = open_store(read_configuration(config))
+    remarks = list(remark(store, what))
+    count = mend(store, what)
+    for line in remarks:
+        print(line, file=sys.stderr)
     if not count:
-        print(f"{what}: nothing dead or held", file=sys.stderr)
+        if not remarks:
+            print(f"{what}: nothing dead or held", file=sys.stderr)
         return 1
     print(f"{count} {word}")
     return 0

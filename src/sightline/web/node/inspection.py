@@ -35,6 +35,14 @@ from sightline.web.node.database import (
 from sightline.web.node.intake.acceptance import NODE_BOUNDS
 from sightline.web.node.jobs.planning import choose_images
 
+# letters that a person may mend: what nobody sends, and what can no longer be sent
+_LETTERS = select(
+    outbox.c.id, outbox.c.destination, outbox.c.state, results.c.study_uid, results.c.sop_uid, results.c.kind
+).join(results, outbox.c.result == results.c.id)
+_LETTERS = _LETTERS.where(
+    outbox.c.state.in_(("dead", "not_taken")) | ((outbox.c.state == "due") & (results.c.state == "cleaned"))
+)
+
 
 def open_store(configuration: Configuration) -> Store:
     """The database of a node.
@@ -167,6 +175,8 @@ def tell_way(store: Store, what: str) -> Iterator[str]:
 def retry(store: Store, what: str) -> int:
     """Give dead jobs, dead letters and held studies another chance; how many there were.
 
+    Letters whose file was cleaned stay as they are (`list_lost_letters`).
+
     Args:
         store: the node's database.
         what: `all`, a study UID, a job's number or a destination.
@@ -184,6 +194,26 @@ def drop(store: Store, what: str) -> int:
     return _mend(store, what, job="dropped", letter="dropped", study="settled")
 
 
+def list_lost_letters(store: Store, what: str) -> Iterator[str]:
+    """Lines on the letters that `retry` leaves as they are, because there is nothing to send any more.
+
+    Args:
+        store: the node's database.
+        what: as for `retry`.
+    """
+    with store.look() as db:
+        for row in db.execute(_LETTERS.where(results.c.state == "cleaned").order_by(outbox.c.id)):
+            if _is_meant(row, what):
+                yield (
+                    f"{row.kind} {row.sop_uid} to {row.destination} stays {row.state}: its file was cleaned and cannot "
+                    "be sent; give it up with `sightline node drop`"
+                )
+
+
+def _is_meant(letter: Any, what: str) -> bool:
+    return what in ("all", letter.destination, letter.study_uid, letter.sop_uid)
+
+
 def _mend(store: Store, what: str, *, job: str, letter: str, study: str) -> int:
     every = what == "all"
     count = 0
@@ -194,10 +224,8 @@ def _mend(store: Store, what: str, *, job: str, letter: str, study: str) -> int:
                 values = {"state": job, "tries": 0, "interruptions": 0, "due": 0.0, "ended": change.now}
                 db.execute(update(jobs).where(jobs.c.id == row.id).values(**values))
                 count += _note(change, f"job {job}", row.study_uid, job=row.id)
-        query = select(outbox.c.id, outbox.c.destination, results.c.study_uid, results.c.sop_uid)
-        query = query.join(results, outbox.c.result == results.c.id).where(outbox.c.state.in_(("dead", "not_taken")))
-        for row in db.execute(query).all():
-            if every or what in (row.destination, row.study_uid, row.sop_uid):
+        for row in db.execute(_LETTERS if letter == "dropped" else _LETTERS.where(results.c.state == "kept")).all():
+            if _is_meant(row, what):
                 values = {"state": letter, "due": change.now, "created": change.now}
                 db.execute(update(outbox).where(outbox.c.id == row.id).values(**values))
                 count += _note(change, f"send {letter}", row.sop_uid, to=row.destination)

@@ -1,6 +1,7 @@
 """Sending to a PACS behind a bad network, and to one that lies; and what must never be sent."""
 
 import io
+import threading
 
 import pydicom
 import pytest
@@ -89,6 +90,31 @@ def test_a_result_not_of_its_patient_is_never_sent(archive, parcel):
     with pytest.raises(SightlineError):
         require_own_study(parcel)
     assert archive.tries == []
+
+
+def test_a_file_that_is_gone_or_damaged_fails_alone(archive, parcel, tmp_path):
+    kinds = (parcel.sop_class, "1.2.3", parcel.study_uid, "P1")
+    (tmp_path / "damaged.dcm").write_bytes(b"no DICOM")
+    bad = [Parcel(tmp_path / name, *kinds) for name in ("gone.dcm", "damaged.dcm")]
+    with scu(archive).connect([*bad, parcel]) as send:
+        assert [send(one).outcome for one in (*bad, parcel)] == ["failed", "failed", "sent"]
+    # nothing to offer: no association
+    with scu(archive, port=1).connect(bad) as send:
+        assert "does not read (FileNotFoundError)" in send(bad[0]).reason
+    assert archive.tries == [parcel.sop_uid]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_stow_server_that_hangs_is_a_failure_within_its_limit(parcel, scheme):
+    proxy = Proxy(1, "hang")
+    place = f"{scheme}://127.0.0.1:{proxy.port}/dicom-web"
+    client = StowClient(DicomWebDestination(kind="dicomweb", url=place, timeout_s=0.5))
+    outcomes = []
+    thread = threading.Thread(target=lambda: outcomes.append(attempt(client, parcel)), daemon=True)
+    thread.start()
+    thread.join(20.0)
+    proxy.close()
+    assert outcomes == ["failed"] and proxy.connections == 1
 
 
 def test_what_stow_answers_mean():

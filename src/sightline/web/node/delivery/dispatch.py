@@ -31,7 +31,7 @@ def compute_pause(attempts: int, chance: random.Random) -> float:
     """Seconds until the next attempt after so many failed ones: 5 s, doubled to at most 10 min, 20 % jitter.
 
     Example:
-        >>> round(pause_after(1, random.Random(0)), 1), compute_pause(40, random.Random(0)) <= 720
+        >>> round(compute_pause(1, random.Random(0)), 1), compute_pause(40, random.Random(0)) <= 720
         (5.7, True)
     """
     pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(attempts - 1, 30))
@@ -137,7 +137,7 @@ class Dispatcher:
             results.c.patient_id, results.c.kind,
         )  # fmt: skip
         query = query.join(results, outbox.c.result == results.c.id)
-        query = query.where(outbox.c.destination == self.name, outbox.c.state == "due")
+        query = query.where(outbox.c.destination == self.name, outbox.c.state == "due", results.c.state == "kept")
         query = query.where(results.c.study_uid.not_in(select_contradictory_studies()))
         query = query.where(outbox.c.due <= self.store.clock()).order_by(outbox.c.due, outbox.c.id).limit(most)
         with self.store.look() as db:

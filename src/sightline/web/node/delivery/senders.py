@@ -112,20 +112,29 @@ class StoreScu:
 
     @contextmanager
     def connect(self, parcels: Sequence[Parcel]) -> Iterator[Any]:
-        """One association for all of the parcels' SOP classes."""
-        contexts = []
-        for sop_class, syntax in {(parcel.sop_class, _read_syntax(parcel.file)) for parcel in parcels}:
-            contexts.append(build_context(sop_class, syntax))
+        """One association for all of the parcels' SOP classes; a file that does not read fails alone."""
+        kinds: set[tuple[str, str]] = set()
+        unread: dict[Path, Attempt] = {}
+        for parcel in parcels:
+            try:
+                kinds.add((parcel.sop_class, _read_syntax(parcel.file)))
+            except Exception as error:  # a file that was damaged on the disk raises what its bytes provoke
+                unread[parcel.file] = Attempt("failed", f"the stored result does not read ({type(error).__name__})")
+        if not kinds:
+            yield lambda parcel: unread[parcel.file]
+            return
         try:
-            association = associate(self.destination, self.calling, contexts)
+            association = associate(self.destination, self.calling, [build_context(*kind) for kind in kinds])
         except KindsNotAccepted as error:
-            reason = error.message
-            yield lambda _: Attempt("not taken", reason)
+            refusal = Attempt("not taken", error.message)
+            yield lambda parcel: unread.get(parcel.file, refusal)
             return
         refused = {str(context.abstract_syntax) for context in association.rejected_contexts}
         accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
 
         def send(parcel: Parcel) -> Attempt:
+            if parcel.file in unread:
+                return unread[parcel.file]
             if parcel.sop_class in refused - accepted:
                 return Attempt("not taken", f"abstract syntax {UID(parcel.sop_class).name} refused")
             if not association.is_established:
@@ -204,7 +213,9 @@ class StowClient:
         """One HTTP session; each parcel is a request of its own, so that each has an answer of its own."""
         with requests.Session() as session:
             session.trust_env = False
-            session.mount("http", _BoundedAdapter(self.destination.timeout_s))
+            # of two prefixes requests takes the longer: each must be one that it mounts itself
+            for prefix in ("https://", "http://"):
+                session.mount(prefix, _BoundedAdapter(self.destination.timeout_s))
             session.verify = str(self.destination.authority) if self.destination.authority else True
             try:
                 token = self.destination.read_token()
@@ -221,6 +232,8 @@ class StowClient:
                     return read_stow_answer(client.store_instances([dataset]), parcel.sop_uid)
                 except requests.exceptions.HTTPError as error:
                     return _read_http_error(error, parcel.sop_uid)
+                except requests.exceptions.ReadTimeout:
+                    return Attempt("failed", "no answer")
                 except requests.exceptions.RequestException as error:
                     return Attempt("failed", type(error).__name__)
                 except (ValueError, KeyError, AttributeError, TypeError) as error:
