@@ -9,6 +9,7 @@ from support.dicom_sources import radiograph, whole_result
 from support.dicom_tools import dciodvfy, dcmpschk
 
 from sightline.errors import UnreadableFile
+from sightline.io.dicom.radiograph import read_dicom
 from sightline.io.dicom_results.header import build_source_image
 from sightline.io.dicom_results.objects import make_objects, write_objects
 
@@ -55,6 +56,16 @@ def test_a_presentation_state_inverts_as_the_reader_does(changes):
     objects = make_objects(whole_result(build_source_image(radiograph(**changes))))
     (state,) = [made for made in objects if made.Modality == "PR"]
     assert state.PresentationLUTShape == "INVERSE"
+
+
+@pytest.mark.parametrize(("sign", "signed"), [(1, 0), (-1, 0), (1, 1), (-1, 1)])
+def test_a_presentation_state_of_a_raw_image_heeds_its_sign(sign, signed, tmp_path):
+    raw = {"PresentationIntentType": "FOR PROCESSING", "PixelIntensityRelationshipSign": sign}
+    image = radiograph(**raw, PixelRepresentation=signed, PhotometricInterpretation="MONOCHROME2")
+    (state,) = [made for made in make_objects(whole_result(build_source_image(image))) if made.Modality == "PR"]
+    assert state.PresentationLUTShape == ("INVERSE" if sign > 0 else "IDENTITY")
+    image.save_as(tmp_path / "raw.dcm", enforce_file_format=True)
+    assert ("inverted" in read_dicom(tmp_path / "raw.dcm").facts["grey_scale"]) == (sign > 0)
 
 
 @pytest.mark.parametrize(("centres", "widths"), [(["0", "2000"], ["0", "900"]), (["2000", "1"], "900")])

@@ -42,15 +42,15 @@ def build_display_table(
     values = compute_modality_values(header, file, stored)
     padding = _find_padding(header, file, stored)
     shown, how = _apply_voi(header, file, values, present & ~padding)
-    if _is_negative(header, file, values):
+    if is_negative(header, file, stored):
         shown = 1.0 - shown
         how += ", inverted"
     shown = np.where(padding, 0.0, shown)
     return np.rint(shown * 65535.0).astype(np.uint16), how
 
 
-def _is_negative(header: Any, file: Path, values: FloatArray) -> bool:
-    """Whether what the values give has to be inverted, so that brighter is denser.
+def is_negative(header: Any, file: Path, stored: NDArray[np.int64]) -> bool:
+    """Whether what possible stored values give has to be inverted, so that brighter is denser.
 
     DX objects state both MONOCHROME1 and INVERSE for one and the same inversion (PS3.3, C.8.11.3.1.2). An image FOR
     PROCESSING says with the sign of its intensity relationship whether greater values are more X-rays, which is less
@@ -58,8 +58,8 @@ def _is_negative(header: Any, file: Path, values: FloatArray) -> bool:
     """
     sign = read_numbers(header, "PixelIntensityRelationshipSign", file)
     if is_for_processing(header) and sign and sign[0] in (1.0, -1.0):
-        rises = len(values) < 2 or values[-1] >= values[0]
-        return (sign[0] > 0) == bool(rises)
+        low, high = compute_modality_values(header, file, np.array([stored.min(), stored.max()]))
+        return (sign[0] > 0) == bool(high >= low)
     inverse = header.get("PresentationLUTShape") == "INVERSE"
     return bool(header.get("PhotometricInterpretation") == "MONOCHROME1" or inverse)
 

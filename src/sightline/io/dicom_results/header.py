@@ -76,6 +76,8 @@ _IMAGE = (
     "RescaleIntercept",
     "RescaleType",
     "PresentationLUTShape",
+    "PresentationIntentType",
+    "PixelIntensityRelationshipSign",
     "LossyImageCompression",
     *SHUTTER,
 )

@@ -10,7 +10,7 @@ import highdicom as hd
 import numpy as np
 from pydicom.dataset import Dataset
 
-from sightline.io.dicom.greyscale import read_lut
+from sightline.io.dicom.greyscale import is_negative, read_lut
 from sightline.io.dicom.pixel_size import read_aspect_ratio
 from sightline.io.dicom.shutter import SHUTTER, find_shutter
 from sightline.io.dicom_results.header import SourceImage
@@ -85,10 +85,10 @@ def write_state(
     foot = (0.0, max(0.0, rows - max(2.0, _LINE_SHARE * rows)), float(columns), float(rows))
     texts.append(hd.pr.TextObject(caption, units="PIXEL", bounding_box=foot, text_justification="LEFT"))
     annotation = hd.pr.GraphicAnnotation([header], layer, graphic_objects=graphics or None, text_objects=texts)
-    # either of the two, or both, mean one inversion, as the reader takes them
-    inverse = (
-        header.get("PhotometricInterpretation") == "MONOCHROME1" or header.get("PresentationLUTShape") == "INVERSE"
-    )
+    # as the reader takes it: of a raw image by the sign of its values
+    bits, signed = int(source.header.get("BitsStored") or 16), source.header.get("PixelRepresentation") == 1
+    stored = np.array([0, 2**bits - 1], dtype=np.int64) - (2 ** (bits - 1) if signed else 0)
+    inverse = is_negative(source.header, Path(f"image {source.uid}"), stored)
     made_of = ("states", source.uid, *words)
     dataset = hd.pr.GrayscaleSoftcopyPresentationState(
         referenced_images=[header],

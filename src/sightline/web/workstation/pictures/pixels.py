@@ -170,7 +170,7 @@ def read_stored_pixels(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     Raises:
         UnreadableFile: not a DICOM file, or one that does not decode.
     """
-    from sightline.io.dicom.greyscale import build_display_table, find_padding_range, read_numbers
+    from sightline.io.dicom.greyscale import build_display_table, find_padding_range, is_negative, read_numbers
     from sightline.io.dicom.pixel_size import read_aspect_ratio
     from sightline.io.dicom.pixels import decode_pixels
     from sightline.io.dicom.radiograph import open_dataset, translate_parser_errors
@@ -201,12 +201,11 @@ def read_stored_pixels(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
             for i, (c, w) in enumerate(zip(centres, widths, strict=False))
         ]
         slope, intercept = read_numbers(header, "RescaleSlope", path), read_numbers(header, "RescaleIntercept", path)
-        inverted = header.get("PhotometricInterpretation") == "MONOCHROME1"
-        inverted = inverted or header.get("PresentationLUTShape") == "INVERSE"
         has_tables = bool(header.get("ModalityLUTSequence") or header.get("VOILUTSequence"))
         block = {
             "slope": slope[0] if slope else 1.0, "intercept": intercept[0] if intercept else 0.0,
-            "invert": bool(inverted), "function": str(header.get("VOILUTFunction") or "LINEAR").lower(),
+            "invert": is_negative(header, path, values),
+            "function": str(header.get("VOILUTFunction") or "LINEAR").lower(),
             "windows": windows, "low": low, "high": high, "how": how, "has_tables": has_tables,
             "first": int(values.min()), "padding": find_padding_range(header, path, values),
         }  # fmt: skip
