@@ -5,13 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sightline.data.task import Task
-from sightline.errors import CohortError, count_noun
+from sightline.errors import CohortError, LayoutError, count_noun
 from sightline.structures.case import SPLITS, Case, Cohort, Split
+from sightline.structures.identifiers import find_placeholders, normalise_form
+
+# columns that say which images belong together; others (sex, age, device) say how patients are alike
+GROUPING = frozenset(
+    ("patient_id", "patientid", "patient", "subject_id", "subject", "person_id", "person", "group_id", "group")
+)
+GROUPING |= frozenset(("study_id", "study", "accession", "dup_group", "id_block", "duplicate", "near_duplicate"))
 
 TRIES = 16
 
@@ -286,3 +294,72 @@ def split_by_counts(
     result = replace(cohort, cases=cases, about={**cohort.about, "split": about})
     refuse_leakage(result)
     return result
+
+
+def read_groups(path: Path, key: str, columns: Sequence[str] | None = None) -> dict[str, str]:
+    """Group per image: images that share a value in any column, directly or through others, are one group.
+
+    Args:
+        path: CSV table with one row an image.
+        key: the column that names the image.
+        columns: grouping columns; default those of GROUPING that the table has. What stands for an
+            empty cell (`nan`, `n/a`) joins nothing.
+
+    Returns:
+        Image -> the group, called after its first image in sorted order.
+
+    Raises:
+        LayoutError: a missing table or column, or no grouping column at all.
+    """
+    from sightline.io.tables import read_table  # trainings that split do without
+
+    rows = read_table(path, [key, *(columns or [])], key=key)
+    there = [column for column in (rows[0].cells if rows else {}) if column != key]
+    columns = columns or [column for column in there if column.casefold() in GROUPING]
+    if not columns:
+        raise LayoutError(
+            f"{path} has no column that is known to group images; beside {key!r} it has {there}.",
+            "Name the columns whose values images of one patient share: --group-by; or call one patient_id.",
+        )
+    # what programs write for an empty cell would make strangers one patient
+    cells = {row[column] for row in rows for column in columns}
+    none = {"", "None", "none", *find_placeholders(cells)}
+    return join_groups(
+        {
+            row[key]: [(column, normalise_form(row[column])) for column in columns if row[column] not in none]
+            for row in rows
+        }
+    )
+
+
+def join_groups(memberships: dict[str, list[tuple[str, str]]]) -> dict[str, str]:
+    """Connected components of images that share a (column, value) pair; see `read_groups`."""
+    parent: dict[object, object] = {}
+
+    def find_root(node: object) -> object:
+        while parent.setdefault(node, node) != node:
+            parent[node] = node = parent[parent[node]]
+        return node
+
+    for image, marks in memberships.items():
+        for mark in marks:
+            parent[find_root(mark)] = find_root((image,))
+    named: dict[object, str] = {}
+    return {image: named.setdefault(find_root((image,)), image) for image in sorted(memberships)}
+
+
+def assign_groups(groups: dict[str, str] | None, images: Sequence[str], path: Path) -> dict[str, str]:
+    """The group of each image; without groups every image is its own.
+
+    Raises:
+        LayoutError: images that the table does not name.
+    """
+    if groups is None:
+        return {image: image for image in images}
+    missing = [image for image in images if image not in groups]
+    if missing:
+        raise LayoutError(
+            f"{path} does not name {count_noun(len(missing), 'image')}, e.g. {missing[:3]}.",
+            "Give every image a row and a group.",
+        )
+    return {image: groups[image] for image in images}

@@ -228,3 +228,33 @@ class TestNamesAndGroups:
             rows = [f"{name},{'P1' if i < 2 else empty}" for i, name in enumerate(names)]
             (root / "groups.csv").write_text("\n".join(["file_name,patient", *rows]))
             assert len({case.patient_id for case in coco.read(root)}) == 7, empty
+
+
+def test_marks_of_pictures_in_another_size_than_stated(tmp_path):
+    """EXIF turns the first by a quarter: its marks are of the picture upright, on its side, or nobody knows."""
+    document = write_tiny(tmp_path)
+    (tmp_path / "groups.csv").unlink()
+    image, mark = tmp_path / "images" / "1.png", document["annotations"][0]
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(np.zeros((8, 6), np.uint8)).save(image, exif=exif)  # shown 8 x 6
+
+    def read(**changes):
+        mark.update(changes)
+        (tmp_path / "labels.json").write_text(json.dumps(document))
+        return coco.read(tmp_path)
+
+    with pytest.raises(LayoutError, match=r"1 marked picture .* on their side.*'1\.png' \(stated 6 x 8, shown 8 x 6\)"):
+        read()
+    del mark["segmentation"]
+    with pytest.raises(LayoutError, match="on their side"):
+        read(bbox=[1, 2, 3, 5.9])
+    upright = read(bbox=[5, 1, 3, 4])
+    assert upright[0].shape == (6, 8) and upright.about["stored on their side"].startswith("1.png: ")
+    document["annotations"].pop(0)
+    bare = read()
+    assert bare[0].shape == (6, 8) and "1.png" in bare.about["sizes"] and "sizes" not in upright.about
+    document["annotations"].append(mark)
+    Image.fromarray(np.zeros((4, 3), np.uint8)).save(image)
+    with pytest.raises(LayoutError, match=r"not of the size that is stated: '1\.png'"):
+        read()

@@ -2,12 +2,13 @@
 
 An image's label is the category it has an annotation of, or `normal` without any. Boxes, polygons and run-length
 masks become Regions with role `finding` that speak for their category. COCO's x, y from the corner of the first pixel
-are our column, row.
+are our column, row. Marks are of the picture as it is shown, upright; a stated size that is not the shown one is
+refused where it leaves open what the marks are of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,20 +16,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.data.split import split_cohort
-from sightline.errors import GeometryError, LayoutError, count_noun
-from sightline.io.tables import find_path_inside, parse_number, read_json, read_table
+from sightline.data.split import assign_groups, read_groups, split_cohort
+from sightline.errors import GeometryError, LayoutError, UnreadableFile, count_noun
+from sightline.io.image import read_size
+from sightline.io.tables import find_path_inside, parse_number, read_json
 from sightline.structures.case import Case, Cohort, describe_unknown_patients
-from sightline.structures.identifiers import find_placeholders, name_files, normalise_form
+from sightline.structures.identifiers import name_files, normalise_form
 from sightline.structures.raster import MAX_PIXELS
-from sightline.structures.regions import Box, Mask, Polygon, Region
+from sightline.structures.regions import Box, Mask, Polygon, Region, bound_region
 from sightline.structures.tag import Tag
 
-# columns that say which images belong together; others (sex, age, device) say how patients are alike
-GROUPING = frozenset(
-    ("patient_id", "patientid", "patient", "subject_id", "subject", "person_id", "person", "group_id", "group")
-)
-GROUPING |= frozenset(("study_id", "study", "accession", "dup_group", "id_block", "duplicate", "near_duplicate"))
+# (rows, columns) as stated and as shown, and the marks
+Resized = tuple[tuple[int, int], tuple[int, int], Sequence[Region]]
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,7 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
     group = assign_groups(table, [record["file_name"] for record in records], path_of)
     cases, several = [], []
     files: dict[Path, str] = {}
+    resized: dict[str, Resized] = {}
     ids = name_files(record["file_name"] for record in records)
     for record in records:
         name = record["file_name"]
@@ -108,7 +108,10 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
         if len(set(found)) > 1:
             several.append(name)
         label = min(found, key=order.index, default=options.normal)
-        shape = (record["height"], record["width"])
+        stated = (record["height"], record["width"])
+        shape = _measure_shown(image) or stated
+        if shape != stated:
+            resized[name] = (stated, shape, regions)
         case_id = ids[name]
         patient = ids.get(group[name], group[name])
         cases.append(Case(case_id, case_id, patient, image, label, tuple(regions), shape=shape))
@@ -118,13 +121,61 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
             f"e.g. {several[:3]}; a case has one label.",
             "Pass --priority and the categories, in the order in which they win.",
         )
-    about = {"layout": "COCO", "annotations": path.name}
+    about = {"layout": "COCO", "annotations": path.name, **_settle_sizes(resized, path)}
     about["patients"] = (
         path_of.name if table is not None else describe_unknown_patients(len(cases), len(cases), "groups.csv")
     )
     classes = (options.normal, *dict.fromkeys(names.values()))
     cohort = Cohort(source.resolve().name, classes, tuple(cases), source, about)
     return cohort if options.fractions is None else split_cohort(cohort, options.fractions, options.seed)
+
+
+def _measure_shown(image: Path) -> tuple[int, int] | None:
+    try:
+        return read_size(image)
+    except UnreadableFile:
+        return None  # the audit reports pictures that do not decode
+
+
+def _settle_sizes(resized: Mapping[str, Resized], path: Path) -> dict[str, str]:
+    """What `about` says of pictures that are shown in another size than stated.
+
+    Raises:
+        LayoutError: marks that may be of another picture than the one that is shown.
+    """
+    marked = {name: one for name, one in resized.items() if one[2]}
+    turned = {name: one for name, one in marked.items() if one[0] == one[1][::-1]}
+    for some, what, remedy in (
+        ({name: one for name, one in marked.items() if name not in turned}, "are not of the size that is stated",
+         "Restore the pictures that were marked, or export the document again for these."),
+        (turned, "are stated as they lie on their side, and their marks may be of either",
+         "If they were marked upright, swap width and height in the document; if on their side, remove the EXIF "
+         "orientation of the files."),
+    ):  # fmt: skip
+        if some and not (some is turned and _are_marked_upright(turned.values())):
+            listed = [f"{n!r} (stated {a[1]} x {a[0]}, shown {b[1]} x {b[0]})" for n, (a, b, _) in some.items()]
+            count = count_noun(len(some), "marked picture")
+            raise LayoutError(f"{path}: {count} {what}: {', '.join(listed[:3])}.", remedy)
+    about = {}
+    if turned:
+        about["stored on their side"] = f"{', '.join(turned)}: stated sizes swapped, as their marks fit upright alone"
+    if len(marked) < len(resized):
+        plain = [name for name in resized if name not in marked]
+        about["sizes"] = f"of {count_noun(len(plain), 'picture')} without marks not as stated: {', '.join(plain[:5])}"
+    return about
+
+
+def _are_marked_upright(turned: Collection[Resized]) -> bool:
+    """Whether all marks fit the pictures as shown, and some reach beyond the stated size."""
+
+    upright = all(_are_inside(shown, regions) for _, shown, regions in turned)
+    return upright and not all(_are_inside(stated, regions) for stated, _, regions in turned)
+
+
+def _are_inside(size: tuple[int, int], regions: Sequence[Region]) -> bool:
+    masks = all(region.pixels().shape == size for region in regions if isinstance(region, Mask))
+    ends = [bound_region(region)[2:] for region in regions if not isinstance(region, Mask)]
+    return masks and all(row <= size[0] + 1 and column <= size[1] + 1 for row, column in ends)
 
 
 def _find_only_document(source: Path) -> Path:
@@ -351,70 +402,3 @@ def _inflate(text: str) -> Sequence[int]:
                 value -= 1 << shift
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
     return runs
-
-
-def read_groups(path: Path, key: str, columns: Sequence[str] | None = None) -> dict[str, str]:
-    """Group per image: images that share a value in any column, directly or through others, are one group.
-
-    Args:
-        path: CSV table with one row an image.
-        key: the column that names the image.
-        columns: grouping columns; default those of GROUPING that the table has. What stands for an
-            empty cell (`nan`, `n/a`) joins nothing.
-
-    Returns:
-        Image -> the group, called after its first image in sorted order.
-
-    Raises:
-        LayoutError: a missing table or column, or no grouping column at all.
-    """
-    rows = read_table(path, [key, *(columns or [])], key=key)
-    there = [column for column in (rows[0].cells if rows else {}) if column != key]
-    columns = columns or [column for column in there if column.casefold() in GROUPING]
-    if not columns:
-        raise LayoutError(
-            f"{path} has no column that is known to group images; beside {key!r} it has {there}.",
-            "Name the columns whose values images of one patient share: --group-by; or call one patient_id.",
-        )
-    # what programs write for an empty cell would make strangers one patient
-    cells = {row[column] for row in rows for column in columns}
-    none = {"", "None", "none", *find_placeholders(cells)}
-    return join_groups(
-        {
-            row[key]: [(column, normalise_form(row[column])) for column in columns if row[column] not in none]
-            for row in rows
-        }
-    )
-
-
-def join_groups(memberships: dict[str, list[tuple[str, str]]]) -> dict[str, str]:
-    """Connected components of images that share a (column, value) pair; see `read_groups`."""
-    parent: dict[object, object] = {}
-
-    def find_root(node: object) -> object:
-        while parent.setdefault(node, node) != node:
-            parent[node] = node = parent[parent[node]]
-        return node
-
-    for image, marks in memberships.items():
-        for mark in marks:
-            parent[find_root(mark)] = find_root((image,))
-    named: dict[object, str] = {}
-    return {image: named.setdefault(find_root((image,)), image) for image in sorted(memberships)}
-
-
-def assign_groups(groups: dict[str, str] | None, images: Sequence[str], path: Path) -> dict[str, str]:
-    """The group of each image; without groups every image is its own.
-
-    Raises:
-        LayoutError: images that the table does not name.
-    """
-    if groups is None:
-        return {image: image for image in images}
-    missing = [image for image in images if image not in groups]
-    if missing:
-        raise LayoutError(
-            f"{path} does not name {count_noun(len(missing), 'image')}, e.g. {missing[:3]}.",
-            "Give every image a row and a group.",
-        )
-    return {image: groups[image] for image in images}

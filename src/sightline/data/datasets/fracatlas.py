@@ -19,16 +19,14 @@ from typing import Any, Literal
 from PIL import Image
 
 from sightline.data.datasets.coco import (
-    assign_groups,
     build_regions_of_annotation,
     find_category,
     group_annotations_by_image,
     is_crowd,
     read_categories,
-    read_groups,
     read_image_records,
 )
-from sightline.data.split import split_cohort
+from sightline.data.split import assign_groups, read_groups, split_cohort
 from sightline.errors import LayoutError, count_noun
 from sightline.io.image import find_images
 from sightline.io.tables import CsvRow, read_json, read_table
