@@ -242,6 +242,22 @@ def test_masks_are_found_by_name_without_a_regions_document(tmp_path):
         read_cohort(tmp_path / "out")
 
 
+def test_masks_by_name_are_png_tiff_or_nifti_and_others_are_refused(tmp_path):
+    write_cohort(rich_cohort(tmp_path / "source"), tmp_path / "out")
+    (tmp_path / "out" / "regions.json").unlink()
+    folder = tmp_path / "out" / "regions" / "mask"
+    had = len(read_cohort(tmp_path / "out")[2].regions)
+    picture(folder / "ü 3.PNG"), picture(folder / "ü 3__2.Tif"), picture(folder / ".ü 3.png")
+    (folder / "ü 3.nii.GZ").touch(), (folder / "Thumbs.db").touch()
+    assert len(read_cohort(tmp_path / "out")[2].regions) == had + 3
+    (folder / "sub").mkdir()
+    for name in ("ü 3.jpg", "sub/ü 3.png"):
+        picture(folder / name)
+        with pytest.raises(LayoutError, match=f"{name} is no mask that is read"):
+            read_cohort(tmp_path / "out")
+        (folder / name).unlink()
+
+
 BAD = [
     ("images.csv", "view,path", "view,file", r"images\.csv lacks the columns \['path'\]"),
     ("images.csv", "IM3.png", "../IM3.png", r"row 4, column 'path' is 'images/\.\./IM3\.png', which leads out"),

@@ -7,7 +7,7 @@
     regions.json      boxes, polygons, scribbles in source pixels; masks and gaze by path
                       grid and grid_mm: the three sizes of a volume, in voxels and mm, e.g. `96 96 96` and `1 1 1`
     images/           pictures, or volumes (NIfTI)
-    regions/mask/     IMAGE_ID[__LABEL].png (of a volume: .nii.gz), non-zero is inside
+    regions/mask/     IMAGE_ID[__LABEL].png or .tif (of a volume: .nii.gz), non-zero is inside
     regions/gaze/     IMAGE_ID[__READER].npy, float64 [n, 4]: row, column, start and dwell time in seconds
 
 `docs/cohorts.md` is the reference.
@@ -39,6 +39,8 @@ from sightline.structures.regions import Mask, Region, is_volume
 from sightline.structures.tag import Tag
 
 __all__ = ["Options", "read", "read_cohort"]
+_MASK = re.compile(r"\.(png|tiff?|nii(\.gz)?)$", re.IGNORECASE)
+_LEFT = ("thumbs.db", "desktop.ini")
 _OPTIONAL = (*IMAGE_COLUMNS[4:], "grid", "grid_mm", "label", "split")
 
 
@@ -189,11 +191,13 @@ def _read_regions(source: Path, image_ids: set[str], classes: list[str]) -> dict
 
 
 def _find_masks_by_name(folder: Path, image_ids: set[str], classes: list[str]) -> dict[str, list[Region]]:
-    """Without regions.json: every IMAGE_ID[__LABEL][__NUMBER].png is a focus mask, for all classes or for one."""
+    """Without regions.json: every IMAGE_ID[__LABEL][__NUMBER].png (.tif, .nii.gz) is a focus mask, for all classes or
+    for one.
+    """
     regions: dict[str, list[Region]] = {}
     known = {normalise_form(image_id): image_id for image_id in image_ids}
-    for path in sorted(folder.glob("*.png")):
-        words = unquote(path.stem).split("__")
+    for path in _list_masks(folder):
+        words = unquote(_MASK.sub("", path.name)).split("__")
         # the longest image id that fits: ids and labels may hold `__` themselves
         splits = [("__".join(words[:n]), "__".join(words[n:])) for n in range(len(words), 0, -1)]
         image_id, rest = next(
@@ -208,3 +212,22 @@ def _find_masks_by_name(folder: Path, image_ids: set[str], classes: list[str]) -
             )
         regions.setdefault(image_id, []).append(Mask(path, Tag(label=label or None)))
     return regions
+
+
+def _list_masks(folder: Path) -> list[Path]:
+    """The files of a folder of masks; hidden ones, and what Windows leaves there, are none.
+
+    Raises:
+        LayoutError: a file of another kind, or in a folder below.
+    """
+    inside = [path for path in sorted(folder.rglob("*")) if path.is_file()] if folder.is_dir() else []
+    words = {path: path.relative_to(folder).parts for path in inside}
+    masks = [path for path in inside if not any(w.startswith(".") or w.lower() in _LEFT for w in words[path])]
+    for path in masks:
+        if path.parent != folder or not _MASK.search(path.name):
+            raise LayoutError(
+                f"{path} is no mask that is read: without regions.json masks are PNG, TIFF or NIfTI files "
+                f"(.png, .tif, .nii.gz) in {folder} itself.",
+                "Move or convert it, or write a regions.json that names it.",
+            )
+    return masks
