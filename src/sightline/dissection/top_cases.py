@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from sightline.data.loader import CohortItems, Key, iterate_test_batches
+from sightline.data.targets.drawing_styles import is_covered
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.dissection.gallery import COLLAGE, STRONGEST, GalleryCase
@@ -193,10 +194,10 @@ def stretch_contrast(grey: Pixels) -> Pixels:
 
 
 def list_outlines(case: Case) -> tuple[Region, ...]:
-    """A case's findings as outlines; boxes only where nothing closer was drawn."""
+    """A case's findings as outlines; boxes only of those of which nothing closer was drawn."""
     found = tuple(region for region in case.regions if region.tag.role == "finding")
     closer = tuple(region for region in found if not isinstance(region, Box))
-    return closer or found
+    return (*closer, *(region for region in found if isinstance(region, Box) and not is_covered(region, closer)))
 
 
 def describe_facts(case: Case) -> str:

@@ -44,6 +44,13 @@ MOST_PX = 1e9
 class Box:
     """An axis-aligned box from `start` to `stop` (both corners, any number of axes).
 
+    Attributes:
+        start: the corner of the smallest coordinates.
+        stop: the opposite corner.
+        tag: its meaning.
+        meant: for a box made wrong on purpose: where it was, which says of what outline it is the box. Not part of what
+            it marks, nor of fingerprints.
+
     Example:
         >>> Box((10, 20), (30, 40), Tag("finding", "fracture")).draw(Frame.of_image((64, 64))).sum().item()
         400.0
@@ -52,6 +59,7 @@ class Box:
     start: tuple[float, ...]
     stop: tuple[float, ...]
     tag: Tag = field(default_factory=Tag)
+    meant: Box | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse boxes that are not finite or not ordered."""

@@ -5,12 +5,17 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.cohorts import make_cohort
 
+from sightline.data.datasets.folder.reader import read_cohort
+from sightline.data.datasets.folder.writer import write_cohort
 from sightline.data.targets.mark_errors import MarkError, spoil_marks
+from sightline.data.targets.region_choice import RegionChoice
+from sightline.data.views.crops import list_boxes
 from sightline.errors import CohortError
 from sightline.structures.case import Case, Cohort
-from sightline.structures.regions import Box
+from sightline.structures.regions import Box, Polygon
 from sightline.structures.tag import Tag
 
 SHAPE = (200, 300)
@@ -54,6 +59,24 @@ def test_some_marks_of_the_training_images_are_wrong_and_nothing_else(cohort, ki
     assert spoil_marks(cohort, 0.5, seed=1, kind=kind).fingerprint() == spoiled.fingerprint()
     assert spoil_marks(cohort, 0.5, seed=2, kind=kind).fingerprint() != spoiled.fingerprint()
     assert spoil_marks(cohort, 0.0, kind=kind) is cohort
+
+
+def test_the_outlines_of_wrong_boxes_guide_no_more_than_those_of_right_ones(tmp_path):
+    """The wrong box alone says where to look; written and read again, too."""
+    tag = Tag("finding", "fracture")
+    outline = Polygon((((20, 20), (20, 60), (60, 60)),), tag)
+    Image.new("L", SHAPE[::-1]).save(tmp_path / "a.png")
+    case = Case(
+        "a", "a", "a", tmp_path / "a.png", "fracture", (Box((20, 20), (60, 60), tag), outline), "train", "", SHAPE
+    )
+    cohort = Cohort("c", ("none", "fracture"), (case,))
+    for kind in ("elsewhere", "shifted", "enlarged", "redrawn"):
+        spoiled = spoil_marks(cohort, 1.0, kind=kind)
+        write_cohort(spoiled, tmp_path / kind)
+        for one in (spoiled, read_cohort(tmp_path / kind)):
+            (picked,) = RegionChoice("box", "finding").pick(one[0], SHAPE)
+            assert list_boxes(one[0]) == ((*picked.start, *picked.stop),) != ((20, 20, 60, 60),)
+            assert RegionChoice("mask", "finding").pick(one[0], SHAPE) == (outline,)
 
 
 def spoil_one(box, kind, seed=0):

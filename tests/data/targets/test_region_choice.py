@@ -48,7 +48,7 @@ def test_several_regions_of_the_style_are_all_taken():
 
 
 def test_a_style_is_made_only_from_the_richest_other():
-    (box,) = RegionChoice("box").pick(case(mask(5, 6, 15, 26), Scribble((((0, 0), (39, 49)),))), SHAPE)
+    (box,) = RegionChoice("box").pick(case(mask(5, 6, 15, 26), Scribble((((4, 6), (14, 26)),))), SHAPE)
     assert (box.start, box.stop) == ((5, 6), (15, 26))
     (line,) = RegionChoice("scribble", stroke_px=2.0).pick(case(mask(5, 6, 15, 46)), SHAPE)
     assert line.stroke_px == 2.0
@@ -59,6 +59,20 @@ def test_a_style_is_made_only_from_the_richest_other():
     assert np.array_equal(drawn(made), drawn(mask(5, 6, 15, 26)))
     square = Polygon((((5, 6), (5, 26), (15, 26), (15, 6)),), Tag())
     assert RegionChoice("box").pick(case(square), SHAPE) == (Box((5.0, 6.0), (15.0, 26.0)),)
+
+
+@pytest.mark.parametrize("style", ["box", "mask", "scribble"])
+def test_what_no_region_of_the_style_describes_is_converted(style):
+    """Another finding, another class, another reader: each keeps its mark, whatever tool drew it."""
+    a = Tag("finding", "A", "r")
+    one, around = mask(5, 5, 15, 15, a), Box((3, 3), (18, 18), a)  # a box with a margin is the outline's
+    choice = RegionChoice(style, "finding")
+    assert len(choice.pick(case(one, around), SHAPE)) == 1
+    for other in (Box((25, 25), (35, 40), a), replace(around, tag=Tag("finding", "B", "r"))):
+        picked = choice.pick(case(one, other, around), SHAPE)
+        assert len(picked) == 2 and {find_style(region) for region in picked} == {style}
+    picked = choice.pick(case(one, replace(around, tag=Tag("finding", "A", "s"))), SHAPE)
+    assert [region.tag.reader for region in picked] == ["r", "s"]
 
 
 def test_converted_regions_keep_their_tag():

@@ -25,7 +25,7 @@ from sightline.errors import CohortError, RecipeError
 from sightline.papers.catalogue import CATALOGUE
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
-from sightline.structures.regions import Box, Polygon
+from sightline.structures.regions import Box, Mask, Polygon
 from sightline.structures.tag import Tag
 from sightline.training.serialization import build_from_plain, to_plain
 
@@ -47,12 +47,29 @@ def case_of(*regions, label="a", name="c"):
 def test_the_largest_box_of_a_role():
     finding, focus = Tag("finding"), Tag("focus")
     small, large = Box((1, 1), (5, 5), finding), Box((2, 2), (12, 8), finding)
-    case = case_of(small, large, Box((0, 0), (100, 100), focus), Polygon((((0, 0), (0, 90), (90, 90)),), finding))
+    case = case_of(small, large, Box((0, 0), (100, 100), focus), Polygon((((3, 3), (3, 7), (11, 7)),), finding))
     assert find_largest_box(case) == (2, 2, 12, 8)
     assert find_largest_box(case, "focus") == (0, 0, 100, 100)
     # outlines count where there is no box, and nothing where there is nothing
     assert list_boxes(case_of(Polygon((((1, 2), (1, 9), (7, 9)),), finding))) == ((1, 2, 7, 9),)
     assert find_largest_box(case_of(small), "focus") is None
+
+
+def test_outlines_that_no_box_describes_are_listed_too():
+    """Of another finding, another class or another reader; a mask of several parts counts by what of it is in boxes."""
+    a, other = Tag("finding", "a", "r"), Polygon((((50, 50), (50, 60), (60, 60)),), Tag("finding", "a", "r"))
+    box, same = Box((10, 10), (30, 30), a), Polygon((((9, 9), (9, 31), (31, 31)),), a)
+    assert list_boxes(case_of(box, same)) == ((10, 10, 30, 30),)
+    assert list_boxes(case_of(box, replace(same, tag=Tag("finding", "a")))) == ((10, 10, 30, 30),)
+    assert list_boxes(case_of(same, box, other)) == ((10, 10, 30, 30), (50, 50, 60, 60))
+    for tag in (Tag("finding", "b", "r"), Tag("finding", "a", "s")):
+        assert list_boxes(case_of(box, replace(same, tag=tag))) == ((10, 10, 30, 30), (9, 9, 31, 31))
+    pixels = np.zeros((120, 200), bool)
+    pixels[12:28, 12:28] = pixels[80:90, 80:90] = True
+    assert len(list_boxes(case_of(box, Mask(pixels, a)))) == 1
+    pixels[60:90, 80:90] = True
+    assert len(list_boxes(case_of(box, Mask(pixels, a)))) == 2
+    assert len(list_boxes(case_of(box, Mask(np.zeros((120, 200), bool), a)))) == 1
 
 
 def test_a_view_asks_for_a_box_only_where_it_needs_one():

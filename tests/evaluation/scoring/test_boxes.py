@@ -8,7 +8,7 @@ import pytest
 
 from sightline.data.views.image_view import View
 from sightline.evaluation.scoring.boxes import list_true_corners, score_boxes
-from sightline.evaluation.scoring.maps import iterate_map_rows
+from sightline.evaluation.scoring.maps import _group_regions, iterate_map_rows
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.inference.boxes import list_finding_classes
 from sightline.inference.network_output import Maps, NetworkOutput
@@ -50,7 +50,10 @@ def peak(row: int, column: int, cells: int = 20) -> np.ndarray:
 
 def test_boxes_of_findings_are_taken_from_boxes_where_both_are_given():
     outline = Polygon((((0, 0), (5, 9), (9, 0)),), FINDING)
-    assert list_true_corners(case(Box((1, 2), (3, 4), FINDING), outline)).tolist() == [[1, 2, 3, 4]]
+    assert list_true_corners(case(Box((1, 1), (8, 8), FINDING), outline)).tolist() == [[1, 1, 8, 8]]
+    elsewhere = case(Box((1, 2), (3, 4), FINDING), Polygon((((50, 50), (50, 60), (60, 60)),), FINDING))
+    assert list_true_corners(elsewhere).tolist() == [[1, 2, 3, 4], [50, 50, 60, 60]]
+    assert [regions for *_, regions in _group_regions(elsewhere)] == [list(elsewhere.regions)]
     assert list_true_corners(case(outline)).tolist() == [[0, 0, 9, 9]]
     assert list_true_corners(case(Box((1, 2), (3, 4), Tag("focus")))).shape == (0, 4)
 

@@ -5,11 +5,14 @@ mask, polygon, box -> scribble   the longest path through the skeleton of each c
                             ankle scribbles are skeletons of the fibula masks)
 polygon, box, scribble -> mask   drawn on the image's own grid
 scribble -> box             the tight box around the strokes
+
+Where one reader describes one thing in several styles, one description of it is chosen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +21,21 @@ from sightline.errors import GeometryError
 from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
 from sightline.structures.rasterize import Points
-from sightline.structures.regions import Box, Mask, Polygon, Region, Scribble, Style, find_style
+from sightline.structures.regions import (
+    Box,
+    Mask,
+    Polygon,
+    Region,
+    Scribble,
+    Style,
+    bound_region,
+    find_style,
+    is_volume,
+)
 
+_CLOSEST = ("scribble", "mask", "box", "gaze")
+# cells of the grid on which places are compared, and the least side of the box around a region
+_CELLS, _LEAST_PX = 48, 0.01
 # eight neighbours of a pixel, straight ones first
 _STEPS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))
 
@@ -54,6 +70,66 @@ def convert_style(region: Region, style: Style, shape: tuple[int, int], stroke_p
         inside = np.argwhere(pixels)
         return Box(_make_pair(inside.min(axis=0)), _make_pair(inside.max(axis=0) + 1), region.tag)
     return Scribble(trace_midlines(pixels), stroke_px, region.tag)
+
+
+def choose_descriptions(regions: Sequence[Region], styles: Sequence[Style]) -> list[Region]:
+    """One description of each thing: all regions of the first style, then of each later one those not yet covered."""
+    chosen: list[Region] = []
+    for style in styles:
+        chosen += [region for region in regions if find_style(region) == style and not is_covered(region, chosen)]
+    return chosen
+
+
+def is_covered(region: Region, chosen: Sequence[Region]) -> bool:
+    """Whether regions of other styles describe the same thing: same label, and the same reader where both are stated.
+
+    They do where more than half of the region lies within the boxes around them, or more than half of one of them lies
+    within the region and is drawn closer (a stroke in an outline or box, an outline in a box). An empty mask describes
+    nothing. On a volume no places are compared.
+    """
+    tag = region.tag
+    same = [
+        other
+        for other in chosen
+        if other.tag.label == tag.label and (other.tag.reader == tag.reader or "" in (other.tag.reader, tag.reader))
+    ]
+    if not same or not all(map(_has_two_axes, (region, *same))):
+        return bool(same)
+    region, *same = (
+        one.meant if isinstance(one, Box) and one.meant is not None else one
+        for one in (region, *same)
+        if not (isinstance(one, Mask) and not one.pixels().any() and one is not region)
+    )
+    if isinstance(region, Mask) and not region.pixels().any():
+        return True
+    bounds = [_put_box_around(other) for other in same]
+    closer = [other for other in same if _CLOSEST.index(find_style(other)) < _CLOSEST.index(find_style(region))]
+    return _is_mostly_in(region, bounds) or any(_is_mostly_in(other, [region]) for other in closer)
+
+
+def _has_two_axes(region: Region) -> bool:
+    if isinstance(region, Mask):
+        return not is_volume(region.source) if isinstance(region.source, Path) else region.source.ndim == 2
+    return not isinstance(region, Box) or len(region.start) == 2
+
+
+def _put_box_around(region: Region) -> Box:
+    top, left, bottom, right = bound_region(region)
+    # a polygon may be as flat as a line
+    return Box((top, left), (max(bottom, top + _LEAST_PX), max(right, left + _LEAST_PX)))
+
+
+def _is_mostly_in(region: Region, others: Sequence[Region]) -> bool:
+    """Whether more than half of a region lies in others, on a coarse grid over it."""
+    around = _put_box_around(region)
+    low, size = np.array(around.start), np.subtract(around.stop, around.start)
+    if any(isinstance(o, Box) and (o.start <= low).all() and (low + size <= o.stop).all() for o in others):
+        return True
+    (down, across), (top, left) = size / _CELLS, low
+    frame = Frame.of_image((1, 1)).then([[down, 0, top], [0, across, left], [0, 0, 1]], (_CELLS, _CELLS))
+    cells = region.draw(frame) > 0
+    inside = np.logical_or.reduce([other.draw(frame) > 0 for other in others])
+    return 2 * int(np.count_nonzero(cells & inside)) > int(np.count_nonzero(cells))
 
 
 def dilate(region: Region, margin_px: float, shape: tuple[int, int]) -> Region:

@@ -30,7 +30,8 @@ def spoil_marks(
     """The cohort with the boxes of some marked training images made wrong.
 
     A wrong box keeps its tag, lies within the picture, and is at least a pixel wide. Outlines and masks stay as they
-    are, so train with boxes (`region_choice` with `style` box).
+    are, so train with boxes (`region_choice` with `style` box): they count as described by the wrong box, which knows
+    where it was (`Box.meant`).
 
     Args:
         cohort: cases with splits; findings marked by boxes.
@@ -115,7 +116,7 @@ def _cut_to_picture(box: Box, start: np.ndarray, stop: np.ndarray, sides: np.nda
 def _replace_corners(box: Box, start: np.ndarray, stop: np.ndarray) -> Box:
     # rounded: another machine's last digit is not another cohort
     (top, left), (bottom, right) = np.round(start, 1).tolist(), np.round(stop, 1).tolist()
-    return replace(box, start=(top, left), stop=(bottom, right))
+    return replace(box, start=(top, left), stop=(bottom, right), meant=box.meant or box)
 
 
 _CHANGES: dict[str, Callable[[Box, Sequence[int], np.random.Generator], Box]] = {

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.data.targets.drawing_styles import convert_style, dilate
+from sightline.data.targets.drawing_styles import choose_descriptions, convert_style, dilate
 from sightline.data.targets.reader_consensus import CONSENSUS, list_readers, merge_readers, parse_rule
 from sightline.errors import RecipeError
 from sightline.structures.case import Case, Cohort
@@ -19,13 +19,16 @@ from sightline.structures.frame import Frame
 from sightline.structures.regions import Region, Style, find_style
 from sightline.structures.tag import Role
 
+RICHEST: tuple[Style, ...] = ("mask", "box", "scribble")
+
 
 @dataclass(frozen=True)
 class RegionChoice:
     """The regions a recipe is guided by.
 
     Attributes:
-        style: scribble, box or mask; if an image has none of this style, its other regions are converted.
+        style: scribble, box or mask; what no region of this style by the same reader for the same class covers is
+            converted from another.
         role: `focus`: where to look; `finding`: the finding itself.
         classes: which class maps a region guides: `all` of them (Liao 2022, section IV-C), the class in its tag
             (`tagged`; an untagged region guides all), or only the image's `own` class.
@@ -105,8 +108,6 @@ class RegionChoice:
             RecipeError: marks on a volume would have to change their style or width.
         """
         having = [region for region in case.regions if region.tag.role == self.role]
-        if self.readers == "union":
-            return self._convert_styles(having, shape)
         if self.reader is not None:
             return self._convert_styles([region for region in having if region.tag.reader == self.reader], shape)
         marks = {
@@ -114,14 +115,16 @@ class RegionChoice:
             for name in list_readers(case)
         }
         rule = parse_rule(self.readers)
-        if rule is None or len(marks) == 1 or not having:
+        if rule in (None, "union") or len(marks) == 1 or not having:
             return tuple(region for own in marks.values() for region in own)
         return merge_readers(marks, rule, self.role, shape, by_label=self.classes == "tagged")
 
     def _convert_styles(self, having: Sequence[Region], shape: tuple[int, ...]) -> tuple[Region, ...]:
         native = [region for region in having if find_style(region) == self.style]
         if len(shape) != 2:
-            if (having and not native) or self.margin_px > 0.0:
+            if {region.tag.label for region in having} - {
+                region.tag.label for region in native
+            } or self.margin_px > 0.0:
                 raise RecipeError(
                     f"Marks on volumes guide as they are; the recipe asks for the style {self.style!r} with a margin "
                     f"of {self.margin_px} px.",
@@ -129,16 +132,17 @@ class RegionChoice:
                 )
             return tuple(native)
         plane = (shape[0], shape[1])
-        if not native:
-            # the richest description of each thing is converted, not every description of it
-            for source_style in ("mask", "box", "scribble"):
-                source = [region for region in having if find_style(region) == source_style]
-                if source:
-                    native = [convert_style(region, self.style, plane, stroke_px=self.stroke_px) for region in source]
-                    break
+        # of what was not drawn in this style the richest description is converted, not every description of it
+        others: list[Style] = [style for style in RICHEST if style != self.style]
+        chosen = [
+            region
+            if find_style(region) == self.style
+            else convert_style(region, self.style, plane, stroke_px=self.stroke_px)
+            for region in choose_descriptions(having, [self.style, *others])
+        ]
         if self.margin_px > 0.0:
-            native = [dilate(region, self.margin_px, plane) for region in native]
-        return tuple(native)
+            chosen = [dilate(region, self.margin_px, plane) for region in chosen]
+        return tuple(chosen)
 
     def find_guided_classes(self, region: Region, case: Case, classes: Sequence[str]) -> tuple[int, ...]:
         """Positions of the class maps that a region of a case guides."""

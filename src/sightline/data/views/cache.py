@@ -66,6 +66,7 @@ class Pictures:
             cache_bytes, lambda entry: entry[0].bytes
         )
         self._around: dict[int, Corners | None] = {}
+        self._findings: dict[int, tuple[Corners, ...]] = {}
 
     def load_reduced(self, index: int, training: bool, around: Corners | None = None) -> tuple[ReducedPicture, Frame]:
         """The reduced picture and the frame of the source picture itself."""
@@ -92,7 +93,9 @@ class Pictures:
             frame = view.test_frame(source, around)
             return LoadedView(sample(working, frame) if known is None else known, frame, source, label)
         if view.patches is not None:
-            findings = list_boxes(case) if view.patches.labels == "marks" else ()
+            if index not in self._findings:
+                self._findings[index] = list_boxes(case) if view.patches.labels == "marks" else ()
+            findings = self._findings[index]
             frame = view.patch_frame(source, rng, findings)
             if view.patches.labels == "marks":
                 label = choose_patch_label(case, self.cohort.classes, findings, frame)

@@ -26,10 +26,16 @@ TRIES = 100
 def list_boxes(case: Case, role: Role = "finding") -> tuple[Corners, ...]:
     """The boxes around a case's regions of a role: row start, column start, row stop, column stop, source pixels.
 
-    Where something is given both as a box and as an outline, the boxes count: they are the same things.
+    Where something is given both as a box and as an outline, the box counts (`is_covered`).
     """
     having = [region for region in case.regions if region.tag.role == role]
-    return tuple(bound_region(region) for region in [r for r in having if isinstance(r, Box)] or having)
+    boxes = [region for region in having if isinstance(region, Box)]
+    if not boxes or len(boxes) == len(having):
+        return tuple(bound_region(region) for region in having)
+    from sightline.data.targets.drawing_styles import is_covered
+
+    outlines = [region for region in having if not isinstance(region, Box) and not is_covered(region, boxes)]
+    return tuple(bound_region(region) for region in (*boxes, *outlines))
 
 
 def find_largest_box(case: Case, role: Role = "finding") -> Corners | None:

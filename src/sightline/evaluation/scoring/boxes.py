@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from sightline.data.views.crops import list_boxes
 from sightline.data.views.frames import find_case_frame, find_source_frame
 from sightline.data.views.image_view import View
 from sightline.explainers.localisation.protocols import MapBoxes
@@ -17,19 +18,13 @@ from sightline.io.files import write_text
 from sightline.metrics.boxes.table import BoxCase, BoxScores
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
-from sightline.structures.regions import bound_region
 from sightline.training.run import Run
 from sightline.training.serialization import Catalogue, to_plain
 
 
 def list_true_corners(case: Case) -> FloatArray:
-    """The boxes around a case's findings, [t, 4] in source pixels.
-
-    Where findings are given both as boxes and as outlines, the boxes count: they are the same findings.
-    """
-    findings = [region for region in case.regions if region.tag.role == "finding"]
-    boxes = [region for region in findings if hasattr(region, "start")]
-    return np.array([bound_region(region) for region in boxes or findings], dtype=np.float64).reshape(-1, 4)
+    """The boxes around a case's findings (`list_boxes`), [t, 4] in source pixels."""
+    return np.array(list_boxes(case), dtype=np.float64).reshape(-1, 4)
 
 
 def score_boxes(output: NetworkOutput, cohort: Cohort, view: View, protocol: MapBoxes) -> BoxScores | None:

@@ -100,14 +100,17 @@ def _place_on_view(cells: NDArray[np.float64], maps: Maps, row: int, frame: Fram
 
 
 def _group_regions(case: Case) -> Iterator[tuple[Role, Style, list[Region]]]:
-    """Regions to score against: of each role the first style present in SCORED; organs of the case's own class."""
+    """Regions to score against: of each role those of the first style present in SCORED, and of later ones what these
+    do not cover; organs of the case's own class.
+    """
+    from sightline.data.targets.drawing_styles import choose_descriptions
+
     for role in ROLES:
         having = [r for r in case.regions if r.tag.role == role and (role != "organ" or r.tag.label == case.label)]
-        for style in SCORED[role]:
-            chosen = [r for r in having if find_style(r) == style]
-            if chosen:
-                yield role, style, chosen
-                break
+        chosen = choose_descriptions(having, SCORED[role])
+        style = next((style for style in SCORED[role] if chosen and find_style(chosen[0]) == style), None)
+        if style is not None:
+            yield role, style, chosen
 
 
 def _choose_class(regions: Sequence[Region], case: Case, classes: Sequence[str]) -> str:

@@ -73,7 +73,8 @@ def describe_region(image_id: str, region: Region, mask: str = "") -> dict[str, 
     if region.tag.name:
         record["name"] = region.tag.name
     if isinstance(region, Box):
-        return record | {"start": region.start, "stop": region.stop}
+        meant = {} if region.meant is None else {"meant": [region.meant.start, region.meant.stop]}
+        return record | {"start": region.start, "stop": region.stop} | meant
     if isinstance(region, Polygon):
         return record | {"parts": region.parts}
     if isinstance(region, Scribble):
@@ -129,7 +130,11 @@ def build_region_of_record(record: Mapping[str, Any], source: Path) -> Region:
     tag = Tag(role, label, str(record.get("reader", "")), str(record.get("name", "")))
     kind = record["kind"]
     if kind == "box":
-        return Box(_require_numbers(record["start"]), _require_numbers(record["stop"]), tag)
+        meant = None
+        if record.get("meant") is not None:
+            start, stop = record["meant"]
+            meant = Box(_require_numbers(start), _require_numbers(stop), tag)
+        return Box(_require_numbers(record["start"]), _require_numbers(record["stop"]), tag, meant)
     if kind == "polygon":
         return Polygon(tuple(_require_points(part) for part in record["parts"]), tag)
     if kind == "scribble":
