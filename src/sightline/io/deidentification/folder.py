@@ -18,17 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.pixels import pixel_array
-from pydicom.uid import ExplicitVRLittleEndian
 
 from sightline.errors import LayoutError, SightlineError, UnreadableFile, count_noun
 from sightline.io.deidentification.keys import SiteKey
+from sightline.io.deidentification.overlays import has_strange_bits
+from sightline.io.deidentification.pictures import Box, blank_boxes, list_pictures
 from sightline.io.deidentification.table import Rules
-from sightline.io.deidentification.text import FoundText, choose_text_finder, find_text
+from sightline.io.deidentification.text import FoundText, choose_text_finder, search_pictures
 from sightline.io.deidentification.walk import deidentify
 from sightline.io.dicom.completeness import read_whole_dataset
-from sightline.io.dicom.pixels import decode_pixels
-from sightline.io.dicom.radiograph import read_dicom, translate_parser_errors
+from sightline.io.dicom.radiograph import translate_parser_errors
 from sightline.io.files import write_bytes
 from sightline.io.picture import DICOM_SUFFIXES, has_dicom_mark
 
@@ -38,7 +37,6 @@ SECONDARY_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
 SCREENS = ("SC", "US", "OT", "XA")
 # stacks of hundreds of slices: words on them are rare, and a search takes seconds a slice
 NOT_SEARCHED = ("CT", "MR", "PT", "NM", "SEG")
-Box = tuple[int, int, int, int]
 _LEFT_OUT = "left out: not DICOM"
 # how files of before Part 10 begin: group 0008, element 0000 to 0020, lowest byte first
 _WITHOUT_PREAMBLE = tuple(b"\x08\0" + bytes([element, 0]) for element in (0, 1, 5, 8, 0x12, 0x16, 0x18, 0x20))
@@ -204,10 +202,9 @@ def _deidentify_one(
         why = _list_suspicions(dataset)
         blanked = bool(wishes.blanks) and "PixelData" in dataset
         if blanked:
-            _blank_boxes(dataset, file, wishes.blanks, notes)
+            blank_boxes(dataset, file, wishes.blanks, notes)
         searched = finder and "PixelData" in dataset and str(dataset.get("Modality")) not in NOT_SEARCHED
-        pixels = _read_pixels(dataset, file, notes, blanked) if searched else None
-        found = find_text(pixels) if pixels is not None else []
+        found = search_pictures(list_pictures(dataset, file, wishes.blanks, notes)) if searched else []
         if found:
             why.append(f"{count_noun(len(found), 'line')} of words in the pixels")
         cleaned = deidentify(dataset, wishes.rules, key, pixels_cleaned=blanked)
@@ -217,7 +214,7 @@ def _deidentify_one(
             raise LayoutError(
                 f"it has the SOPInstanceUID of file {taken[name]}.", "Remove one of them, or give each its own."
             )
-        crops = _cut_crops(pixels, found, private, Path(name).stem) if pixels is not None else []
+        crops = _cut_crops(found, private, Path(name).stem)
         if why and not wishes.pixels_seen:
             return None, [f"not written: {', '.join(why)}; look at the picture, then give --pixels seen", *notes], crops
         if why:
@@ -239,63 +236,9 @@ def _list_suspicions(dataset: Dataset) -> list[str]:
         why.append("a secondary capture")
     elif str(dataset.get("Modality") or "") in SCREENS:
         why.append(f"the modality is {dataset.Modality}")
+    if has_strange_bits(dataset):
+        why.append("bits beside the stored ones, perhaps of an overlay, which no picture shows")
     return why
-
-
-def _read_pixels(dataset: Dataset, file: Path, notes: list[str], changed: bool) -> NDArray[Any] | None:
-    """The picture as it is shown, brighter is brighter (the middle one of several); None where it does not decode."""
-    try:
-        if not changed and _is_single_grey(dataset):
-            return read_dicom(file).pixels
-        values = np.asarray(pixel_array(dataset))
-    except Exception:
-        notes.append("the pixels do not decode, so they were not searched for words")
-        return None
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
-        values = values[len(values) // 2]
-    values = values.astype(np.float32)
-    return values.max() - values if dataset.get("PhotometricInterpretation") == "MONOCHROME1" else values
-
-
-def _is_single_grey(dataset: Dataset) -> bool:
-    return int(dataset.get("SamplesPerPixel") or 1) == 1 and int(dataset.get("NumberOfFrames") or 1) == 1
-
-
-def _blank_boxes(dataset: Dataset, file: Path, boxes: Sequence[Box], notes: list[str]) -> None:
-    """Fill boxes with what is shown darkest of the least stored values; the pixels are then stored uncompressed.
-
-    Raises:
-        LayoutError: a box that is none.
-        UnreadableFile: the pixels do not decode.
-    """
-    for top, left, bottom, right in boxes:
-        if not (0 <= top < bottom and 0 <= left < right):
-            raise LayoutError(f"{top} {left} {bottom} {right} is no box.", "Give row, column, row, column.")
-    try:
-        if _is_single_grey(dataset):
-            index, meaning = decode_pixels(dataset, file)
-            values = meaning[index].astype(np.int32 if meaning.min() < 0 else np.uint32)
-            values = values.astype(("i" if meaning.min() < 0 else "u") + str(int(dataset.BitsAllocated) // 8))
-            dataset.HighBit = int(dataset.BitsStored) - 1
-        else:
-            values = np.array(pixel_array(dataset))
-    except SightlineError:
-        raise
-    except Exception:
-        raise UnreadableFile("The pixels do not decode, so no box can be filled.", "Leave the file out.") from None
-    colour = int(dataset.get("SamplesPerPixel") or 1) == 3
-    for top, left, bottom, right in boxes:
-        place: list[Any] = [slice(None)] * values.ndim
-        rows = values.ndim - (3 if colour else 2)
-        place[rows], place[rows + 1] = slice(top, bottom), slice(left, right)
-        values[tuple(place)] = values.min()
-    if colour:
-        dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
-    dataset.PixelData = values.tobytes() + b"\0" * (values.nbytes % 2)
-    dataset["PixelData"].VR = "OW" if int(dataset.BitsAllocated) > 8 else "OB"
-    dataset["PixelData"].is_undefined_length = False
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    notes.append(f"{count_noun(len(boxes), 'box of the picture was', 'boxes of the picture were')} filled")
 
 
 def _name(dataset: Dataset, key: SiteKey) -> str:
@@ -306,10 +249,10 @@ def _name(dataset: Dataset, key: SiteKey) -> str:
 
 
 def _cut_crops(
-    pixels: NDArray[Any], found: Sequence[FoundText], private: Path, stem: str
+    found: Sequence[tuple[FoundText, NDArray[Any]]], private: Path, stem: str
 ) -> list[tuple[FoundText, str]]:
     made = []
-    for number, text in enumerate(found, 1):
+    for number, (text, pixels) in enumerate(found, 1):
         top, left, bottom, right = text.box
         crop = pixels[max(0, top - 6) : bottom + 6, max(0, left - 6) : right + 6]
         if crop.size == 0:

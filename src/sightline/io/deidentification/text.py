@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -23,6 +23,8 @@ _MARK = re.compile(r"[\W_]*\w?[\W_]*")
 # smaller pictures are enlarged: recognition expects letters of about 20 px
 _LEAST_SIDE, _MOST_SIDE = 700, 2200
 _SURE = 0.5
+# grey levels of 255 by which pictures differ on whose words nothing depends
+_SAME = 4
 _TIMEOUT_S = 120
 Boxes = list[tuple[str, tuple[int, int, int, int]]]
 
@@ -72,6 +74,28 @@ def find_text(pixels: NDArray[Any]) -> list[FoundText]:
             if not any(_compute_overlap(box, other.box) > 0.5 for other in found):
                 found.append(FoundText(text.strip(), box))
     return found
+
+
+def search_pictures(pictures: Sequence[NDArray[Any]]) -> list[tuple[FoundText, NDArray[Any]]]:
+    """Words in pictures of one size, each with the picture that it was read in.
+
+    A picture that looks like an earlier one or its negative is not searched, and a place is listed once.
+    """
+    searched: list[NDArray[np.uint8]] = []
+    found: list[tuple[FoundText, NDArray[Any]]] = []
+    for pixels in pictures:
+        grey = _scale_grey(pixels)
+        if any(_are_alike(grey, other) or _are_alike(255 - grey, other) for other in searched):
+            continue
+        searched.append(grey)
+        for text in find_text(pixels):
+            if not any(_compute_overlap(text.box, other.box) > 0.5 for other, _ in found):
+                found.append((text, pixels))
+    return found
+
+
+def _are_alike(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
+    return a.shape == b.shape and int(np.abs(a.astype(np.int16) - b).max(initial=0)) <= _SAME
 
 
 def _scale_grey(pixels: NDArray[Any]) -> NDArray[np.uint8]:

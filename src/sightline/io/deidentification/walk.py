@@ -19,6 +19,7 @@ from pydicom.uid import UID
 
 from sightline.errors import UnreadableFile
 from sightline.io.deidentification.keys import SiteKey
+from sightline.io.deidentification.overlays import clear_overlay_bits
 from sightline.io.deidentification.table import DATES, EDITION, SOFTWARE_TEXT, Rules
 
 REPLACED = "REMOVED"
@@ -67,7 +68,8 @@ def deidentify(dataset: Dataset, rules: Rules, key: SiteKey, *, pixels_cleaned: 
         pixels_cleaned: text in the pixels was filled.
 
     Raises:
-        UnreadableFile: an encapsulated document, or an object without class or instance UID.
+        UnreadableFile: an encapsulated document, an object without class or instance UID, or an overlay in unused
+            bits of compressed pixels.
     """
     sop_class = str(dataset.get("SOPClassUID") or "")
     if sop_class.startswith(_ENCAPSULATED) or "EncapsulatedDocument" in dataset:
@@ -78,7 +80,7 @@ def deidentify(dataset: Dataset, rules: Rules, key: SiteKey, *, pixels_cleaned: 
         raise UnreadableFile("The object has no SOPClassUID or SOPInstanceUID.", "Give it as the PACS has it.")
     patient_id = str(dataset.get("PatientID") or "")
     hints = set(_iterate_identifiers(dataset, rules))
-    result = CleanedObject(dataset)
+    result = CleanedObject(dataset, clear_overlay_bits(dataset))
     _walk(dataset, rules, key, patient_id, result.notes)
     pseudonym = key.patient(patient_id)
     dataset.PatientID, dataset.PatientName = pseudonym, pseudonym
