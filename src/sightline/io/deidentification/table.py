@@ -18,8 +18,9 @@ from sightline.errors import LayoutError, SightlineError
 
 Keep = Literal["dates", "moved-dates", "device", "patient", "uids", "institution"]
 KEEPS: tuple[Keep, ...] = ("dates", "moved-dates", "device", "patient", "uids", "institution")
-Action = Literal["remove", "empty", "replace", "uid"]
+Action = Literal["remove", "empty", "replace", "uid", "codes"]
 EDITION = "2026c"
+REPLACED = "REMOVED"
 
 # (code, meaning) of CID 7050
 BASIC = ("113100", "Basic Application Confidentiality Profile")
@@ -64,6 +65,7 @@ _KEPT: Mapping[Keep, tuple[str, ...]] = {
         "InstitutionCodeSequence",
         "InstitutionName",
         "InstitutionalDepartmentName",
+        "RequestingServiceCodeSequence",
     ),
 }
 # free text that the table lets pass because its option (clean structured content, clean graphics) is to read it
@@ -72,9 +74,34 @@ FREE_TEXT = ("TextValue", "UnformattedTextValue")
 NEEDED = ("PresentationCreationDate", "PresentationCreationTime")
 # names of concepts whose text a program wrote about itself: algorithm's name, version and manufacturer
 SOFTWARE_TEXT = ("111001", "111003", "122405")
-# UIDs of things that everybody shares
+# concepts whose content item says who the patient is: name, id and day of birth (DCM, LOINC, SNOMED CT)
+SUBJECT_IDENTITY = ("121029", "121030", "121031", "21112-8", "54125-0", "184099003", "371484003")
+# and what the patient is like: sex, age, height, weight, surface, mass index, pregnancy, tobacco, ethnic group
+SUBJECT_TRAITS = (
+    *("121032", "46098-0", "76689-9", "121033", "30525-0", "21612-7", "397669002", "424144002"),
+    *("8302-2", "3137-7", "50373000", "29463-7", "3141-9", "27113001", "8277-6", "301898006", "39156-5", "60621009"),
+    *("111532", "11449-6", "77386006", "72166-2", "103579009", "372148003"),
+)
+# codes of persons and of hospitals, in schemes of the hospital
+CODED_IDENTITIES = (
+    "HumanPerformerCodeSequence",
+    "InstitutionCodeSequence",
+    "PersonIdentificationCodeSequence",
+    "RequestingServiceCodeSequence",
+    "VerifyingObserverIdentificationCodeSequence",
+)
+# UIDs of things that everybody shares, and what the names of others that are shared hold: kinds of objects, also
+# those of a manufacturer, and of encodings
 SHARED_UIDS = ("CodingSchemeUID", "ContextUID", "MappingResourceUID")
+_SHARED_KINDS = ("SOPClass", "TransferSyntax")
 DATES = ("DA", "DT", "TM")
+# kept with no dates: the day of birth, its hour, and the days of birth and death in another calendar
+_LIFE = (
+    "PatientBirthDate",
+    "PatientBirthTime",
+    "PatientBirthDateInAlternativeCalendar",
+    "PatientDeathDateInAlternativeCalendar",
+)
 
 
 @dataclass(frozen=True)
@@ -98,16 +125,19 @@ class Rules:
     def action(self, tag: int, keyword: str, vr: str) -> Action | None:
         """What is done with an element, or None where it stays (sequences that stay are walked)."""
         if vr == "UI":
-            if "uids" in self.keep or keyword in SHARED_UIDS or (keyword == "DeviceUID" and "device" in self.keep):
+            shared = keyword in SHARED_UIDS or any(kind in keyword for kind in _SHARED_KINDS)
+            if shared or "uids" in self.keep or (keyword == "DeviceUID" and "device" in self.keep):
                 return None
             return "uid"
-        if vr in DATES and keyword != "PatientBirthDate" and ("dates" in self.keep or "moved-dates" in self.keep):
+        if vr in DATES and keyword not in _LIFE and ("dates" in self.keep or "moved-dates" in self.keep):
             return None
         if any(keyword in _KEPT.get(word, ()) for word in self.keep):
             return None
         if keyword in FREE_TEXT or keyword in NEEDED or vr == "PN":
             return "replace"
-        return _read_table().get(tag) or _find_group_action(tag)
+        if keyword in CODED_IDENTITIES:
+            return "codes"
+        return _read_table().get(tag) or _find_group_action(tag) or _find_place_action(keyword, vr)
 
     def codes(self, *, pixels_cleaned: bool) -> list[tuple[str, str]]:
         """What DeidentificationMethodCodeSequence has to say."""
@@ -144,6 +174,13 @@ def _read_table() -> Mapping[int, Action]:
         assert tag is not None
         table.pop(tag, None)
     return table
+
+
+def _find_place_action(keyword: str, vr: str) -> Action | None:
+    """Addresses in the network of a hospital, and dates of a life as text; a code that is a URN names a meaning."""
+    if keyword == "CodingSchemeURL":
+        return "replace"
+    return "remove" if keyword in _LIFE or (vr == "UR" and keyword != "URNCodeValue") else None
 
 
 def _find_group_action(tag: int) -> Action | None:

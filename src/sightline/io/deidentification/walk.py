@@ -6,43 +6,29 @@ emptied, wherever it stands.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.sequence import Sequence as Items
 from pydicom.uid import UID
 
 from sightline.errors import UnreadableFile
+from sightline.io.deidentification.identifiers import collect_identifiers, replace_identifiers
 from sightline.io.deidentification.keys import SiteKey
 from sightline.io.deidentification.overlays import clear_overlay_bits
-from sightline.io.deidentification.table import DATES, EDITION, SOFTWARE_TEXT, Rules
+from sightline.io.deidentification.substitutes import (
+    blank_content,
+    is_of_software,
+    is_of_subject,
+    make_dummy,
+    make_dummy_codes,
+)
+from sightline.io.deidentification.table import DATES, EDITION, Rules
 
-REPLACED = "REMOVED"
 STANDARD_UIDS = "1.2.840.10008."
 _ENCAPSULATED = "1.2.840.10008.5.1.4.1.1.104."
-_DUMMIES = {"DA": "20000101", "TM": "000000", "DT": "20000101000000", "AS": "000Y", "DS": "0", "IS": "0"}
-_TEXTS = ("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT")
-# what an identifier must have in length, before its occurrence elsewhere says anything
-_LEAST = 4
-_PUBLIC_SCHEMES = ("DCM", "SCT", "SRT", "LN", "UCUM", "FMA", "RADLEX", "RFC5646", "ISO639_2")
-_IDENTIFYING = (
-    "PatientID",
-    "OtherPatientIDs",
-    "AccessionNumber",
-    "PatientBirthDate",
-    "PatientAddress",
-    "PatientTelephoneNumbers",
-    "MilitaryRank",
-    "InstitutionName",
-    "InstitutionAddress",
-    "DeviceSerialNumber",
-    "AdmissionID",
-)
 
 
 @dataclass
@@ -79,12 +65,12 @@ def deidentify(dataset: Dataset, rules: Rules, key: SiteKey, *, pixels_cleaned: 
     if not sop_class or not dataset.get("SOPInstanceUID"):
         raise UnreadableFile("The object has no SOPClassUID or SOPInstanceUID.", "Give it as the PACS has it.")
     patient_id = str(dataset.get("PatientID") or "")
-    hints = set(_iterate_identifiers(dataset, rules))
+    known = collect_identifiers(dataset, rules)
     result = CleanedObject(dataset, clear_overlay_bits(dataset))
     _walk(dataset, rules, key, patient_id, result.notes)
     pseudonym = key.patient(patient_id)
     dataset.PatientID, dataset.PatientName = pseudonym, pseudonym
-    _replace_identifiers(dataset, hints, result.notes)
+    replace_identifiers(dataset, known, result.notes)
     _record_method(dataset, rules, pixels_cleaned)
     dataset.file_meta = _build_meta(dataset)
     dataset.preamble = b"\0" * 128
@@ -92,6 +78,7 @@ def deidentify(dataset: Dataset, rules: Rules, key: SiteKey, *, pixels_cleaned: 
 
 
 def _walk(dataset: Dataset, rules: Rules, key: SiteKey, patient_id: str, notes: list[str]) -> None:
+    of_subject = is_of_subject(dataset, rules)
     for tag in list(dataset.keys()):
         keyword = keyword_for_tag(tag)
         if tag.is_private or (not keyword and not _is_repeating(tag)):
@@ -107,11 +94,15 @@ def _walk(dataset: Dataset, rules: Rules, key: SiteKey, patient_id: str, notes: 
         if vr == "UN":
             del dataset[tag]
             continue
+        if of_subject and blank_content(element):
+            continue
         action = rules.action(int(tag), keyword, vr)
-        if keyword == "TextValue" and _is_of_software(dataset):
+        if keyword == "TextValue" and is_of_software(dataset):
             action = None
         if action == "remove":
             del dataset[tag]
+        elif action == "codes":
+            element.value = make_dummy_codes(value)
         elif vr == "SQ":
             # an emptied sequence would lose references; its items are walked, and only names among them go
             for item in value:
@@ -121,15 +112,9 @@ def _walk(dataset: Dataset, rules: Rules, key: SiteKey, patient_id: str, notes: 
         elif action == "uid":
             element.value = _map_uids(value, key)
         elif action == "replace":
-            element.value = _make_dummy(vr, value)
+            element.value = make_dummy(vr, value)
         elif vr in DATES and "moved-dates" in rules.keep:
             element.value = _move_dates(vr, value, key, patient_id)
-
-
-def _is_of_software(item: Dataset) -> bool:
-    """Whether a content item is a program's word about itself."""
-    names = item.get("ConceptNameCodeSequence") or []
-    return bool(names) and str(names[0].get("CodeValue", "")) in SOFTWARE_TEXT
 
 
 def _is_repeating(tag: Any) -> bool:
@@ -143,19 +128,6 @@ def _map_uids(value: Any, key: SiteKey) -> Any:
     many = [value] if isinstance(value, str) else list(value)
     mapped = [one if str(one).startswith(STANDARD_UIDS) or not str(one) else UID(key.uid(str(one))) for one in many]
     return mapped[0] if isinstance(value, str) else mapped
-
-
-def _make_dummy(vr: str, value: Any) -> Any:
-    """Something of the same type that says nothing; what was empty stays empty."""
-    if value is None or (hasattr(value, "__len__") and len(value) == 0):
-        return value
-    if vr in _DUMMIES:
-        return _DUMMIES[vr]
-    if vr in _TEXTS:
-        return REPLACED
-    if vr in ("OB", "OW", "OF", "OD", "OL", "OV"):
-        return b"\0\0"
-    return 0
 
 
 def _move_dates(vr: str, value: Any, key: SiteKey, patient_id: str) -> Any:
@@ -172,54 +144,6 @@ def _move_dates(vr: str, value: Any, key: SiteKey, patient_id: str) -> Any:
             continue
         moved.append(key.move_day(day, patient_id).strftime("%Y%m%d") + text[8:])
     return moved[0] if len(moved) == 1 else moved
-
-
-def _iterate_identifiers(dataset: Dataset, rules: Rules) -> Iterator[str]:
-    """What the object came with that names somebody, in small letters."""
-    for element in _iterate_elements(dataset):
-        try:
-            vr, keyword, value = str(element.VR), element.keyword, element.value
-        except Exception:
-            continue
-        if value is None or (vr != "PN" and keyword not in _IDENTIFYING):
-            continue
-        kept = rules.action(int(element.tag), keyword, vr) is None
-        if kept:
-            continue
-        many = [value] if isinstance(value, str) or not hasattr(value, "__iter__") or vr == "PN" else list(value)
-        for one in many:
-            text = str(one).strip().casefold()
-            yield from (part for part in [text, *re.split(r"[\^=\s,]+", text)] if len(part) >= _LEAST)
-
-
-def _iterate_elements(dataset: Dataset) -> Iterator[Any]:
-    """All readable elements, those of sequences too."""
-    for tag in list(dataset.keys()):
-        try:
-            element = dataset[tag]
-        except Exception:
-            continue
-        yield element
-        if element.VR == "SQ" and isinstance(element.value, Items):
-            for item in element.value:
-                yield from _iterate_elements(item)
-
-
-def _replace_identifiers(dataset: Dataset, hints: set[str], notes: list[str]) -> None:
-    """Replace texts that still hold one of the identifiers."""
-    if str(dataset.get("CodingSchemeDesignator") or "") in _PUBLIC_SCHEMES:
-        return  # the scheme says the words, also where somebody's name is Hand
-    for element in list(dataset):
-        if element.VR == "SQ":
-            for item in element.value:
-                _replace_identifiers(item, hints, notes)
-        if element.VR not in _TEXTS or not element.value or element.keyword in ("PatientID", "PatientName"):
-            continue
-        text = str(element.value).casefold()
-        # a code string is a single word; a name of four letters may be part of one
-        if any(text == hint if element.VR == "CS" else hint in text for hint in hints):
-            element.value = REPLACED
-            notes.append(f"{element.keyword} repeated an identifier and was replaced")
 
 
 def _record_method(dataset: Dataset, rules: Rules, pixels_cleaned: bool) -> None:

@@ -1,0 +1,109 @@
+"""What stays in a header: no codes of staff, no births, no addresses; what names nobody as it is."""
+
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+from support.dicom_sources import radiograph
+
+from sightline.io.deidentification.keys import SiteKey
+from sightline.io.deidentification.table import Rules
+from sightline.io.deidentification.walk import deidentify
+
+KEY = SiteKey(bytes(range(32)))
+
+
+def item(**elements):
+    made = Dataset()
+    for keyword, value in elements.items():
+        setattr(made, keyword, value)
+    return made
+
+
+def code(value, scheme, meaning):
+    return item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
+
+
+def about(concept, **elements):
+    return item(ConceptNameCodeSequence=[code(concept, "DCM", "x")], **elements)
+
+
+def texts(data):
+    return str(data).split("PixelData")[0]
+
+
+def staffed():
+    data = radiograph()
+    data.InstitutionCodeSequence = [code("STM-7", "99STM", "St Mary Smalltown")]
+    person = item(PersonIdentificationCodeSequence=[
+        item(LongCodeValue="emp4711", CodingSchemeDesignator="99STAFF", CodeMeaning="Poe, Robert"),
+        item(URNCodeValue="urn:emp4712", CodeMeaning="Roe, Rita"),
+    ])  # fmt: skip
+    data.OperatorIdentificationSequence = [person]
+    data.VerifyingObserverSequence = [item(
+        VerifyingObserverIdentificationCodeSequence=[code("GMC765", "99GMC", "Dr Brownlee")])]  # fmt: skip
+    data.RetrieveURL = "http://pacs.stmary.org/1"
+    data.PatientBirthTime, data.PatientBirthDateInAlternativeCalendar = "030405", "S25"
+    return data
+
+
+@pytest.mark.parametrize("keep", [(), ("dates",), ("moved-dates",), ("patient", "uids")])
+def test_codes_of_staff_addresses_and_births_go(keep):
+    made = texts(deidentify(staffed(), Rules(keep), KEY).dataset)
+    for word in ("STM", "Mary", "4711", "4712", "STAFF", "Poe", "Roe", "GMC", "Brownlee", "http", "030405", "S25"):
+        assert word not in made, word
+    assert "Person Identification Code Sequence  1 item" in made
+
+
+def test_the_code_of_an_institution_that_is_kept_stays():
+    assert "STM-7" in texts(deidentify(staffed(), Rules(("institution",)), KEY).dataset)
+
+
+def subject():
+    number = item(NumericValue="97", MeasurementUnitsCodeSequence=[code("a", "UCUM", "year")])
+    return [
+        about("121029", PersonName="Jane^Doe"),
+        about("121030", TextValue="ID97531"),
+        about("121031", Date="19270405"),
+        about("121032", ConceptCodeSequence=[code("F", "DCM", "Female")]),
+        about("121033", MeasuredValueSequence=[number]),
+        about("121033", NumericValue="97"),
+        about("121071", ConceptCodeSequence=[code("1", "SCT", "Fracture")]),
+    ]
+
+
+@pytest.mark.parametrize(("keep", "stay"), [((), False), (("dates",), False), (("dates", "patient"), True)])
+def test_items_of_reports_that_tell_who_the_patient_is(keep, stay):
+    data = radiograph()
+    data.ContentSequence = subject()
+    made = texts(deidentify(data, Rules(keep), KEY).dataset)
+    assert not any(word in made for word in ("Jane", "97531", "19270405")) and "Fracture" in made
+    assert ("'97'" in made) == ("Female" in made) == stay
+
+
+@pytest.mark.parametrize(
+    ("hospital", "kept"),
+    [("St. Olaf Medical Center", True), ("Hand and Wrist Clinic", True), ("GE Medical Systems", False)],
+)
+def test_words_of_an_institution_are_no_identifiers_but_its_name_is(hospital, kept):
+    data = radiograph(InstitutionName=hospital, Manufacturer="GE MEDICAL SYSTEMS", BodyPartExamined="HAND")
+    data.PatientName = "Hand^Jane"
+    data.AcquisitionDeviceProcessingDescription = f"as {hospital.upper()}, does"
+    data.FilterMaterial, data.DetectorDescription = "MEDICALLY", "Handheld of Wrists"
+    made = deidentify(data, Rules(), KEY).dataset
+    assert (made.Manufacturer == "GE MEDICAL SYSTEMS") == kept and made.BodyPartExamined == "HAND"
+    assert made.AcquisitionDeviceProcessingDescription == "REMOVED" and made.FilterMaterial == "MEDICALLY"
+    # a patient's name is looked for within words too
+    assert made.DetectorDescription == "REMOVED"
+
+
+def test_kinds_of_objects_are_nobodys_also_those_of_a_manufacturer():
+    private = "1.3.46.670589.11.0.0.12.1"
+    data = radiograph(SOPClassUID=private, RelatedGeneralSOPClassUID="1.3.46.1")
+    data.ReferencedImageSequence = [item(ReferencedSOPClassUID=private, ReferencedSOPInstanceUID="1.2.9")]
+    data.AvailableTransferSyntaxUID = "1.3.46.2"
+    made = deidentify(data, Rules(), KEY).dataset
+    assert made.SOPClassUID == made.file_meta.MediaStorageSOPClassUID == private
+    assert (made.RelatedGeneralSOPClassUID, made.AvailableTransferSyntaxUID) == ("1.3.46.1", "1.3.46.2")
+    (image,) = made.ReferencedImageSequence
+    assert image.ReferencedSOPClassUID == private and image.ReferencedSOPInstanceUID == KEY.uid("1.2.9")
+    assert made.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
