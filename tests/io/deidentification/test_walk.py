@@ -5,6 +5,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from support.dicom_sources import radiograph
 
+from sightline.data.datasets.dicom_folder import read
+from sightline.io.deidentification.folder import Wishes, deidentify_folder
 from sightline.io.deidentification.keys import SiteKey
 from sightline.io.deidentification.table import Rules
 from sightline.io.deidentification.walk import deidentify
@@ -107,3 +109,15 @@ def test_kinds_of_objects_are_nobodys_also_those_of_a_manufacturer():
     (image,) = made.ReferencedImageSequence
     assert image.ReferencedSOPClassUID == private and image.ReferencedSOPInstanceUID == KEY.uid("1.2.9")
     assert made.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+
+
+def test_files_without_a_patient_stay_of_unknown_patients(tmp_path):
+    (tmp_path / "in").mkdir()
+    for n, name in enumerate(("Doe^Jane", "Roe^Richard")):
+        data = radiograph(seed=n, PatientID=" ", PatientName=name)
+        data.save_as(tmp_path / "in" / f"{n}.dcm", enforce_file_format=True)
+    wishes = Wishes(Rules(("moved-dates",)), search=False)
+    deidentify_folder(tmp_path / "in", tmp_path / "out", tmp_path / "home", KEY, wishes)
+    before, after = read(tmp_path / "in")[0], read(tmp_path / "out")[0]
+    assert len({case.patient_id for case in after}) == 2 and after.about["patients"] == before.about["patients"]
+    assert all(path.parts[-3] == "unknown" for path in (tmp_path / "out").rglob("*.dcm"))

@@ -33,6 +33,8 @@ from sightline.io.picture import DICOM_SUFFIXES, has_dicom_mark
 
 REPORT, LOOK_AT, NAMES, CROPS = "report.csv", "look_at.csv", "names.csv", "look_at"
 SECONDARY_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
+# the folder of those without a PatientID, who need not be one patient
+UNKNOWN = "unknown"
 # pictures of screens, on which words stand as a rule
 SCREENS = ("SC", "US", "OT", "XA")
 # stacks of hundreds of slices: words on them are rare, and a search takes seconds a slice
@@ -245,7 +247,7 @@ def _name(dataset: Dataset, key: SiteKey) -> str:
     """`PATIENT/STUDY/INSTANCE.dcm` of pseudonyms: digits and letters alone, whatever the object says."""
     study, instance = (str(dataset.get(word) or "0") for word in ("StudyInstanceUID", "SOPInstanceUID"))
     plain = ["".join(x for x in text if x.isdigit() or x == ".") or "0" for text in (study, instance)]
-    return f"{dataset.PatientID}/{plain[0][-16:].strip('.')}/{plain[1]}.dcm"
+    return f"{dataset.PatientID or UNKNOWN}/{plain[0][-16:].strip('.')}/{plain[1]}.dcm"
 
 
 def _cut_crops(

@@ -32,12 +32,12 @@ class SiteKey:
         return f"2.25.{int.from_bytes(self._digest_text('uid', original)[:16], 'big')}"
 
     def patient(self, patient_id: str) -> str:
-        """`P` and 12 hexadecimal digits; the empty id is nobody's and stays without a pseudonym."""
-        return f"P{self._digest_text('patient', patient_id).hex()[:12]}" if patient_id else "P000000000000"
+        """`P` and 12 hexadecimal digits; the empty id stays empty: those without are not one patient."""
+        return f"P{self._digest_text('patient', patient_id).hex()[:12]}" if patient_id.strip() else ""
 
-    def move_day(self, day: date, patient_id: str) -> date:
-        """A day, moved back as all days of that patient are."""
-        days = 1 + int.from_bytes(self._digest_text("days", patient_id)[:4], "big") % _MOST_DAYS
+    def move_day(self, day: date, person: str) -> date:
+        """A day, moved back as all days of that patient are; `person` is the PatientID, or what stands for it."""
+        days = 1 + int.from_bytes(self._digest_text("days", person)[:4], "big") % _MOST_DAYS
         return max(day - timedelta(days=days), date(1, 1, 2))
 
     def _digest_text(self, kind: str, text: str) -> bytes:

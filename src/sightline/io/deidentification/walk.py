@@ -64,12 +64,16 @@ def deidentify(dataset: Dataset, rules: Rules, key: SiteKey, *, pixels_cleaned: 
         )
     if not sop_class or not dataset.get("SOPInstanceUID"):
         raise UnreadableFile("The object has no SOPClassUID or SOPInstanceUID.", "Give it as the PACS has it.")
-    patient_id = str(dataset.get("PatientID") or "")
+    patient_id = str(dataset.get("PatientID") or "").strip()
+    # whose dates move together: of a patient without an id no more is known than the study
+    person = patient_id or str(dataset.get("StudyInstanceUID") or dataset.SOPInstanceUID)
     known = collect_identifiers(dataset, rules)
     result = CleanedObject(dataset, clear_overlay_bits(dataset))
-    _walk(dataset, rules, key, patient_id, result.notes)
+    _walk(dataset, rules, key, person, result.notes)
     pseudonym = key.patient(patient_id)
     dataset.PatientID, dataset.PatientName = pseudonym, pseudonym
+    if not pseudonym:
+        result.notes.append("the file has no PatientID, so its patient stays unknown")
     replace_identifiers(dataset, known, result.notes)
     _record_method(dataset, rules, pixels_cleaned)
     dataset.file_meta = _build_meta(dataset)
@@ -77,7 +81,7 @@ def deidentify(dataset: Dataset, rules: Rules, key: SiteKey, *, pixels_cleaned: 
     return result
 
 
-def _walk(dataset: Dataset, rules: Rules, key: SiteKey, patient_id: str, notes: list[str]) -> None:
+def _walk(dataset: Dataset, rules: Rules, key: SiteKey, person: str, notes: list[str]) -> None:
     of_subject = is_of_subject(dataset, rules)
     for tag in list(dataset.keys()):
         keyword = keyword_for_tag(tag)
@@ -106,7 +110,7 @@ def _walk(dataset: Dataset, rules: Rules, key: SiteKey, patient_id: str, notes: 
         elif vr == "SQ":
             # an emptied sequence would lose references; its items are walked, and only names among them go
             for item in value:
-                _walk(item, rules, key, patient_id, notes)
+                _walk(item, rules, key, person, notes)
         elif action == "empty":
             element.value = "" if vr not in ("US", "SS", "UL", "SL", "FL", "FD") else None
         elif action == "uid":
@@ -114,7 +118,7 @@ def _walk(dataset: Dataset, rules: Rules, key: SiteKey, patient_id: str, notes: 
         elif action == "replace":
             element.value = make_dummy(vr, value)
         elif vr in DATES and "moved-dates" in rules.keep:
-            element.value = _move_dates(vr, value, key, patient_id)
+            element.value = _move_dates(vr, value, key, person)
 
 
 def _is_repeating(tag: Any) -> bool:
@@ -130,7 +134,7 @@ def _map_uids(value: Any, key: SiteKey) -> Any:
     return mapped[0] if isinstance(value, str) else mapped
 
 
-def _move_dates(vr: str, value: Any, key: SiteKey, patient_id: str) -> Any:
+def _move_dates(vr: str, value: Any, key: SiteKey, person: str) -> Any:
     if vr == "TM" or value is None or value == "":
         return value
     many = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
@@ -142,7 +146,7 @@ def _move_dates(vr: str, value: Any, key: SiteKey, patient_id: str) -> Any:
         except ValueError:
             moved.append("")  # no day to move; a year alone may be the right one
             continue
-        moved.append(key.move_day(day, patient_id).strftime("%Y%m%d") + text[8:])
+        moved.append(key.move_day(day, person).strftime("%Y%m%d") + text[8:])
     return moved[0] if len(moved) == 1 else moved
 
 
