@@ -9,7 +9,7 @@ from support.dicom_sources import radiograph
 from sightline.errors import LayoutError, UnreadableFile
 from sightline.io.deidentification.folder import Wishes, deidentify_folder
 from sightline.io.deidentification.keys import SiteKey
-from sightline.io.deidentification.overlays import clear_overlay_bits, has_strange_bits
+from sightline.io.deidentification.overlays import erase_overlay_bits, has_strange_bits
 from sightline.io.deidentification.pictures import blank_boxes, list_pictures
 from sightline.io.deidentification.text import search_pictures
 from sightline.io.image import read_image
@@ -59,7 +59,7 @@ def test_stored_bits_stay_in_every_frame(high, signed, syntax, raw, left):
     data.file_meta.TransferSyntaxUID = syntax
     order = ">u2" if syntax == ExplicitVRBigEndian else "<u2"
     data.PixelData = np.array(raw * 40 * 48, order).tobytes()
-    assert clear_overlay_bits(data)
+    assert erase_overlay_bits(data)
     assert np.array_equal(np.frombuffer(data.PixelData, order), left * 40 * 48)
 
 
@@ -67,10 +67,10 @@ def test_compressed_overlays_are_held_back_and_others_are_left_alone():
     data = with_overlay(12)
     data.file_meta.TransferSyntaxUID = RLELossless
     with pytest.raises(UnreadableFile, match="cannot be cleared"):
-        clear_overlay_bits(data)
+        erase_overlay_bits(data)
     data.add_new(0x60003000, "OW", b"\0\0")  # data of its own: it goes with its group
-    assert clear_overlay_bits(data) == []
-    assert clear_overlay_bits(with_overlay(0)) == []
+    assert erase_overlay_bits(data) == []
+    assert erase_overlay_bits(with_overlay(0)) == []
 
 
 def test_bits_that_no_group_explains_are_for_a_person_to_judge(tmp_path):

@@ -26,7 +26,7 @@ class _Words:
     high: int
     signed: bool
 
-    def clear(self) -> NDArray[np.unsignedinteger]:
+    def erase(self) -> NDArray[np.unsignedinteger]:
         """The same values; bits above them repeat the sign, all others are 0."""
         kind = self.raw.dtype.type
         kept = self.raw & kind((2**self.stored - 1) << (self.high + 1 - self.stored))
@@ -36,7 +36,7 @@ class _Words:
         return kept.astype(self.raw.dtype)
 
 
-def clear_overlay_bits(dataset: Dataset) -> list[str]:
+def erase_overlay_bits(dataset: Dataset) -> list[str]:
     """Clear what stands beside the stored bits of every frame where a group 60xx says that an overlay does.
 
     Returns:
@@ -55,7 +55,7 @@ def clear_overlay_bits(dataset: Dataset) -> list[str]:
             "which cannot be cleared: the pixels are compressed, or their words are not of 8, 16 or 32 bits.",
             "Export the image uncompressed, or without its overlays.",
         )
-    dataset["PixelData"].value = words.clear().tobytes() + words.rest
+    dataset["PixelData"].value = words.erase().tobytes() + words.rest
     return [f"{count_noun(len(beside), 'overlay')} in unused bits of the pixels cleared"]
 
 
@@ -64,7 +64,7 @@ def has_strange_bits(dataset: Dataset) -> bool:
     words = None if _list_overlays_beside(dataset) else _read_words(dataset)
     if words is None or words.raw.size == 0:
         return False
-    beside = words.raw ^ words.clear()
+    beside = words.raw ^ words.erase()
     # a sign that is not repeated is no drawing, nor is what all pixels have alike
     alike = words.raw & ~words.raw.dtype.type((2**words.stored - 1) << (words.high + 1 - words.stored))
     return bool(beside.any() and alike.min() != alike.max())

@@ -17,7 +17,7 @@ from pydicom.uid import UID
 from sightline.errors import UnreadableFile
 from sightline.io.deidentification.identifiers import collect_identifiers, replace_identifiers
 from sightline.io.deidentification.keys import SiteKey
-from sightline.io.deidentification.overlays import clear_overlay_bits
+from sightline.io.deidentification.overlays import erase_overlay_bits
 from sightline.io.deidentification.substitutes import (
     blank_content,
     is_of_software,
@@ -68,7 +68,7 @@ def deidentify(dataset: Dataset, rules: Rules, key: SiteKey, *, pixels_cleaned: 
     # whose dates move together: of a patient without an id no more is known than the study
     person = patient_id or str(dataset.get("StudyInstanceUID") or dataset.SOPInstanceUID)
     known = collect_identifiers(dataset, rules)
-    result = CleanedObject(dataset, clear_overlay_bits(dataset))
+    result = CleanedObject(dataset, erase_overlay_bits(dataset))
     _walk(dataset, rules, key, person, result.notes)
     pseudonym = key.patient(patient_id)
     dataset.PatientID, dataset.PatientName = pseudonym, pseudonym
