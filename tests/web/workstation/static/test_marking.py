@@ -63,6 +63,48 @@ def test_a_box_lies_where_it_was_drawn(ada):
     assert len(ada.marks(read)) == 1
 
 
+# the box around the ink, in CSS pixels of the frame, and how many pixels each canvas has
+INK = """() => { const c = document.querySelector('.view canvas.ink'), b = c.getBoundingClientRect();
+    const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data, s = b.width / c.width;
+    const at = []; for (let i = 3; i < d.length; i += 4) if (d[i] > 60) at.push((i - 3) / 4);
+    const x = at.map((i) => i % c.width), y = at.map((i) => Math.floor(i / c.width));
+    const ends = (v) => [s * v.reduce((a, b) => Math.min(a, b)), s * v.reduce((a, b) => Math.max(a, b))];
+    const p = document.querySelector('.view canvas.picture');
+    return { ink: at.length ? [...ends(x), ...ends(y)] : null, sizes: [[c.width, c.height], [p.width, p.height]] }; }"""
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "not told"])
+def test_ink_lies_under_the_pointer_on_a_screen_of_other_pixels_too(ada, told):
+    # a ratio that is set from outside is told to no page: the browser's part is played here
+    ada.page.add_init_script(
+        "window.asked = []; window.matchMedia = (words) => "
+        "{ const made = new EventTarget(); window.asked.push({ words, made }); return made; };"
+    )
+    read = fresh(ada, 3)
+    view = ada.view()
+    session = ada.page.context.new_cdp_session(ada.page)
+    screen = {"width": 1366, "height": 768, "deviceScaleFactor": 2, "mobile": False}
+    session.send("Emulation.setDeviceMetricsOverride", screen)
+    until(lambda: ada.page.evaluate("devicePixelRatio") == 2, "two pixels of the screen to one of the page")
+    assert ada.view() == view
+    wanted = [[round(2 * view["width"]), round(2 * view["height"])]] * 2
+    if told:
+        ada.page.evaluate("for (const one of [...window.asked]) one.made.dispatchEvent(new Event('change'))")
+        asked = ada.page.evaluate("window.asked.map((one) => one.words)")
+        assert asked == ["(resolution: 1dppx)"] * 2 + ["(resolution: 2dppx)"] * 2
+        until(lambda: ada.page.evaluate(INK)["sizes"] == wanted, "sharp by itself")
+    ada.drag([(0.4, 0.4), (0.6, 0.6)])
+    ada.saved()
+    until(lambda: ada.page.evaluate(INK)["ink"], "the mark is drawn")
+    found = ada.page.evaluate(INK)
+    assert found["sizes"] == wanted
+    drawn = [share * view[side] for side in ("width", "height") for share in (0.4, 0.6)]
+    assert max(abs(a - b) for a, b in zip(found["ink"], drawn, strict=True)) < 20
+    ada.key("Delete")
+    ada.saved()
+    assert ada.marks(read) == []
+
+
 def test_undo_redo_and_bringing_back_survive_a_reload(ada):
     read = fresh(ada, 2)
     ada.key("x")

@@ -54,6 +54,8 @@ export class View extends EventTarget {
     this.drawn = 0;
     this.resizing = new ResizeObserver(() => this.resize());
     this.resizing.observe(this.node);
+    this.ended = new AbortController();
+    this.watchRatio();
     this.listen();
   }
 
@@ -165,14 +167,27 @@ export class View extends EventTarget {
   }
 
   resize() {
-    const ratio = window.devicePixelRatio || 1;
-    const { width, height } = this.size();
-    for (const canvas of [this.picture, this.ink]) {
-      canvas.width = Math.max(1, Math.round(width * ratio));
-      canvas.height = Math.max(1, Math.round(height * ratio));
-    }
+    this.match(this.picture);
+    this.match(this.ink);
     if (this.fitted) this.fit();
     this.redraw(true);
+  }
+
+  /**
+   * A canvas of as many pixels as the frame has on this screen: ink on any other would lie elsewhere than the pointer.
+   * @param {HTMLCanvasElement} canvas
+   */
+  match(canvas) {
+    const ratio = window.devicePixelRatio || 1;
+    const { width, height } = this.size();
+    const w = Math.max(1, Math.round(width * ratio)), h = Math.max(1, Math.round(height * ratio));
+    if (canvas.width !== w || canvas.height !== h) { canvas.width = w; canvas.height = h; }
+  }
+
+  /** On a screen of other pixels the frame keeps its size in CSS pixels, and no observer tells: each ratio is watched by itself. */
+  watchRatio() {
+    const query = window.matchMedia(`(resolution: ${window.devicePixelRatio || 1}dppx)`);
+    query.addEventListener("change", () => { this.watchRatio(); this.resize(); }, { once: true, signal: this.ended.signal });
   }
 
   /** (row, column) to CSS pixels of the frame. @returns {Affine} */
@@ -268,6 +283,7 @@ export class View extends EventTarget {
   }
 
   drawPicture() {
+    this.match(this.picture);
     const context = /** @type {CanvasRenderingContext2D} */ (this.picture.getContext("2d", { alpha: false }));
     const ratio = window.devicePixelRatio || 1;
     context.setTransform(1, 0, 0, 1, 0, 0);
@@ -316,6 +332,7 @@ export class View extends EventTarget {
   }
 
   drawInk() {
+    this.match(this.ink);
     const context = /** @type {CanvasRenderingContext2D} */ (this.ink.getContext("2d"));
     const ratio = window.devicePixelRatio || 1;
     context.setTransform(1, 0, 0, 1, 0, 0);
@@ -450,6 +467,7 @@ export class View extends EventTarget {
   close() {
     cancelAnimationFrame(this.frame);
     this.resizing.disconnect();
+    this.ended.abort();
   }
 }
 
