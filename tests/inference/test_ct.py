@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -22,22 +23,29 @@ from sightline.dissection.case_panel import CasePanel, PanelUnit, draw_case_pane
 from sightline.dissection.concepts import keep_concepts
 from sightline.dissection.results import Dissection, UnitRow, open_dissection, write_units
 from sightline.errors import GeometryError, RunError
+from sightline.evaluation.evaluate import evaluate
 from sightline.inference.ct import predict as predict_module
 from sightline.inference.ct.inputs import ESTIMATED, collect_ct_inputs, read_vertebrae
 from sightline.inference.ct.patches import CutPatch, cut_patches, parse_cutting
 from sightline.inference.ct.predict import CtOptions, predict_cts
+from sightline.inference.ct.report import ReadVertebra, _build_table
 from sightline.inference.ct.units import CaseUnits, digest_weights
+from sightline.inference.network_output import collect_facts
 from sightline.inference.onnx.export import export_onnx
 from sightline.inference.radiographs import predict_files
 from sightline.inference.results.journal import NAME
 from sightline.io.image import is_ct_input
 from sightline.io.nifti import read_volume, write_volume
 from sightline.io.volume import Volume, compute_frame_between
+from sightline.metrics.calibration.recalibration import FittedRecalibration
+from sightline.metrics.calibration.record import CalibrationRecord
+from sightline.metrics.calibration.scaling import PlattScaling, log_odds
 from sightline.plots import canvas
 from sightline.plots.planes import Cube, Facing, build_whole_cube
 from sightline.plots.spine_overview import AIR_HU, MarkedVertebra, draw_overview, reformat_curved, spread_rows
 from sightline.structures.frame import Frame
 from sightline.training.engine import Engine
+from sightline.training.run import open_run
 from sightline.training.train import train
 
 QUIET = Engine(device="cpu", quiet=True)
@@ -114,6 +122,41 @@ def test_a_ct_becomes_a_table_a_page_and_panels(run, scan, tmp_path, coarse_pict
     with torch.no_grad():
         by_hand = run.network()(torch.from_numpy(planes)[None]).logits.double().softmax(1)[0, 1]
     assert float(rows[1]["probability"]) == pytest.approx(float(by_hand), abs=1e-6)
+
+
+def test_a_calibrated_run_says_of_a_ct_what_its_evaluation_says(run, scan, tmp_path):
+    ct, centroids, _ = scan
+    shutil.copytree(run.folder, tmp_path / "run")
+    calibrated = open_run(tmp_path / "run", WORDS)
+    options = CtOptions((centroids,), panels="none")
+    predict_cts(calibrated, [ct], tmp_path / "before", options, QUIET)
+    before = [float(row["probability"]) for row in rows_of(tmp_path / "before")]
+    # shifted by so much that the first vertebra is called otherwise
+    shift = -2.0 * float(log_odds(np.array(before[0])))
+    fitted = FittedRecalibration(PlattScaling((1.0,), (shift,)))
+    CalibrationRecord(run.identity, run.classes, fitted).write(calibrated.folder)
+    predict_cts(calibrated, [ct], tmp_path / "out", options, QUIET)
+    rows = rows_of(tmp_path / "out")
+    assert [row["predicted"] == "fractured" for row in rows] == [float(row["probability"]) > 0.5 for row in rows]
+    assert float(rows[0]["probability"]) == pytest.approx(1.0 - before[0])
+    placed = read_vertebrae(collect_ct_inputs([ct], [centroids], [])[0])
+    spine = Spine("sub-1", "sub-1", ct, tuple(replace(one, grade=0) for one in placed.every))
+    cutting, _ = parse_cutting(run.cohort.get("about", {}), run.recipe.view.size)
+    cohort, _ = write_patch_cohort((spine,), tmp_path / "patches", cutting=cutting)
+    evaluated = evaluate(calibrated, cohort, "ct", engine=QUIET).predictions.probabilities[:, 1]
+    assert [float(row["probability"]) for row in rows] == pytest.approx(evaluated.tolist(), abs=1e-6)
+
+
+def test_the_page_names_the_finding_of_each_probability(run):
+    facts = collect_facts(run)
+    of_two = _build_table([ReadVertebra(vertebrae()[0], 0.9, "fractured", True, 0.0, finding="fractured")], facts)
+    assert (of_two.columns[2], of_two.rows[0][2]) == ("probability of fractured", "0.900")
+    read = [
+        ReadVertebra(vertebrae()[n], 0.9, said, True, 0.0, finding=said) for n, said in enumerate(("wedge", "crush"))
+    ]
+    of_three = _build_table(read, replace(facts, classes=("intact", "wedge", "crush")))
+    assert of_three.columns[2] == "probability of the most probable finding"
+    assert [row[2] for row in of_three.rows] == ["0.900 wedge", "0.900 crush"]
 
 
 @pytest.mark.slow

@@ -212,7 +212,11 @@ class _Reader:
         answers, activations = self._look(planes)
         if not bool(np.isfinite(answers.logits).all()):
             raise RunError("The network's logits are not finite.", "The weights are damaged.")
-        probabilities = answers.probabilities(independent=self.run.independent)[0]
+        probabilities = answers.probabilities(independent=self.run.independent)
+        if self.run.calibration is not None:
+            # what is printed and called is what validation says is meant
+            probabilities = self.run.calibration.probabilities(probabilities, independent=self.run.independent)
+        (probabilities,) = probabilities
         classes = self.run.classes
         looked_for = choose_top_finding(classes, probabilities)
         predicted = int(probabilities.argmax())

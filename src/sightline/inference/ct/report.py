@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sightline.data.spine.vertebrae import Vertebra
 from sightline.dissection.case_panel import CasePanel, describe_case, draw_case_panel
 from sightline.errors import count_noun
+from sightline.inference.boxes import list_finding_classes
 from sightline.inference.network_output import RunFacts
 from sightline.io.volume import Volume
 from sightline.plots.html_report import ReportPicture, ReportTable, Section, write_report
@@ -21,8 +22,8 @@ from sightline.training.run import describe_environment
 HOW_TO_READ: tuple[tuple[str, str], ...] = (
     (
         "Probability",
-        "What the network says of one vertebra, by itself. It was trained on other patients and may be wrong, surely "
-        "or unsurely.",
+        "What the network says of one vertebra, by itself, as calibrated where the run is. It was trained on other "
+        "patients and may be wrong, surely or unsurely.",
     ),
     (
         "Overview",
@@ -126,12 +127,16 @@ def write_ct(
 
 
 def _build_table(read: Sequence[ReadVertebra], run: RunFacts) -> ReportTable:
-    rows = []
+    rows: list[tuple[str, ...]] = []
+    findings = list_finding_classes(run.classes)
+    looked_for = run.classes[findings[0]] if len(findings) == 1 else "the most probable finding"
     for one in read:
         place = ", ".join(f"{x - 0.5:.1f}" for x in one.vertebra.centre)
         seen = "whole" if one.outside < 0.005 else f"{one.outside:.0%} outside the CT"
-        rows.append((one.vertebra.level, one.said, f"{one.probability:.3f}", place, seen))
+        # of several findings each vertebra has its own most probable one
+        sure = f"{one.probability:.3f}" if len(findings) == 1 else f"{one.probability:.3f} {one.finding}"
+        rows.append((one.vertebra.level, one.said, sure, place, seen))
     strong = tuple((r, c) for r, one in enumerate(read) if one.called for c in (1, 2))
-    columns = ("vertebra", "network says", f"probability of {run.classes[-1]}", "CT voxel (from 0)", "seen")
+    columns = ("vertebra", "network says", f"probability of {looked_for}", "CT voxel (from 0)", "seen")
     notes = ("Voxels count from 0 at the first voxel's centre, as in 3D Slicer; millimetres are in predictions.csv.",)
     return ReportTable("Vertebrae from head to foot", columns, tuple(rows), strong=strong, notes=notes)
