@@ -131,6 +131,24 @@ def test_a_lead_who_has_yet_to_read_learns_nothing_of_those_studies(seen):
     assert lead.post("/api/v1/exports", json={"as": "folder"}).status_code == 202
 
 
+def test_no_other_task_shows_what_a_blind_one_hides(studio):
+    studio.add("cyd")
+    for task, readers in (("blind", ["ada", "ben"]), ("open", ["ada", "cyd"])):
+        studio.plan(task, readers, reveal="never" if task == "blind" else "after submit")
+    study = studio.reads("ada")[0]["study"]
+    address = f"/api/v1/compare/{study}"
+    for name, task in (("ada", "first"), ("ada", "blind"), ("ada", "open"), ("ben", "blind"), ("cyd", "open")):
+        row = next(one for one in studio.reads(name, task=studio.tasks[task]) if one["study"] == study)
+        assert studio.finish(name, row["read"], [box()]).status_code == 200
+    asked = [{}, *({"task": studio.tasks[task]} for task in ("open", "blind"))]
+    # who has read the study in other tasks too sees no more of it than before
+    assert [studio.client("ada").get(address, params=one).status_code for one in asked] == [404] * 3
+    # who has read it in the open one alone sees that one, and the blind one neither by itself nor among all
+    counts = [len(studio.client("cyd").get(address, params=one).json()["marks"]) for one in asked]
+    assert counts == [2, 2, 0]
+    assert len(studio.client("lea").get(address).json()["marks"]) == 5
+
+
 def test_the_queue_says_nothing_of_others_and_hides_ids(seen):
     text = json.dumps(seen.client("ada").get("/api/v1/worklist").json())
     for word in ("S00", "P00", "ben", seen.ids["ben"]):

@@ -24,7 +24,7 @@ from sightline.web.workstation.api.refusals import RefusedRequest
 from sightline.web.workstation.exchange.readings import draw_mask, find_shape, list_finished_reads
 from sightline.web.workstation.pictures.maps import build_map_json, read_map
 from sightline.web.workstation.pictures.scores import score_class_map
-from sightline.web.workstation.reading.blinding import may_see_study
+from sightline.web.workstation.reading.blinding import list_seen_tasks, may_see_study
 from sightline.web.workstation.reading.outcomes import LETTERS
 from sightline.web.workstation.reading.units import build_units_json, name_unit, write_concepts
 from sightline.web.workstation.reading.worklist import choose_title
@@ -93,7 +93,9 @@ def get_compare(key: str, person: Signed, desk: Desk, task: str | None = None) -
         row = desk.study_row(connection, key)
         _require_seen(connection, person, key)
         images = [dict(one) for one in desk.images_of(connection, key)]
+        seen = list_seen_tasks(connection, person, key)
         reads = list_finished_reads(connection, task_id=task or None, studies=[key])
+        reads = [one for one in reads if seen is None or one.row["task"] in seen]
         rows = read_all_rows(
             connection, select(map_).join(image, image.c.key == map_.c.image).where(image.c.study == key)
         )

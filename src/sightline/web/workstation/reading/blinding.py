@@ -2,7 +2,8 @@
 
 Until a person has submitted every read of a study that was dealt to them, they get nothing of it but their own work:
 no marks or answers of others, none of their own earlier pass, no outcome, and nothing of a network (but in an assisted
-task, whose proposals are its point). This holds for leads and adjudicators who read, too.
+task, whose proposals are its point). This holds for leads and adjudicators who read, too. Afterwards a reader gets
+what was said in the tasks they read the study in, unless one of these says never.
 """
 
 from __future__ import annotations
@@ -33,8 +34,16 @@ def may_see_study(connection: Connection, person: Person, study_key: str) -> boo
         return False
     if person.role in ("lead", "adjudicator"):
         return True
-    # a reader sees a study they have read, where the task does not say never
-    return any(json.loads(spec)["reveal"] != "never" for _, spec in rows)
+    # another task of the same study must not show what one that says never hides
+    return bool(rows) and all(json.loads(spec)["reveal"] != "never" for _, spec in rows)
+
+
+def list_seen_tasks(connection: Connection, person: Person, study_key: str) -> set[str] | None:
+    """Tasks whose reads of a study a person may see, once they may see the study; None: of all tasks."""
+    if person.role != "reader":
+        return None
+    own = (read.c.study == study_key, read.c.reader == person.id, read.c.state == "submitted")
+    return set(connection.execute(select(read.c.task).where(*own)).scalars())
 
 
 def list_hidden_studies(connection: Connection, person: Person) -> set[str]:
