@@ -2,14 +2,16 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from fastapi import FastAPI, Request
-from support.workstation import BASE, HEADERS, Page, box
+from support.workstation import BASE, HEADERS, Page, box, open_studio, scribble, small_cohort
 
 from sightline.web.workstation.api import app as application
-from sightline.web.workstation.api.guard import LEAST_FREE_BYTES
+from sightline.web.workstation.api.guard import LEAST_FREE_BYTES, MARK_BYTES
 from sightline.web.workstation.api.refusals import register
+from sightline.web.workstation.marks.operations import POINTS_AT_MOST
 
 
 @pytest.mark.parametrize(
@@ -60,16 +62,42 @@ def test_long_bodies_are_refused_before_they_are_read(studio):
     )
     assert answer.status_code == 413
     read = studio.reads("ada")[0]["read"]
-    body = b'{"ops": ["' + b"x" * 1_100_000 + b'"]}'
+    body = b'{"ops": ["' + b"x" * MARK_BYTES + b'"]}'
     answer = client.post(f"/api/v1/reads/{read}/ops", content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 413
+    assert (answer.status_code, answer.json()["message"]) == (413, "The request is longer than 8 MiB.")
 
     def pieces():
         for _ in range(20):
             yield b" " * 100_000
 
     answer = client.patch("/api/v1/me/settings", content=pieces(), headers={"Content-Type": "application/json"})
-    assert answer.status_code == 413
+    assert (answer.status_code, answer.json()["message"]) == (413, "The request is longer than 1 MiB.")
+
+
+def test_the_longest_scribble_that_may_be_is_taken(tmp_path):
+    cohort = small_cohort(tmp_path / "cohort", studies=1)
+    large = tuple(replace(case, shape=(60_000, 60_000)) for case in cohort)
+    studio = open_studio(tmp_path, replace(cohort, cases=large))
+    studio.add("ada")
+    studio.plan("first", ["ada"])
+    client, read = studio.client("ada"), studio.reads("ada")[0]["read"]
+    image = client.get(f"/api/v1/reads/{read}").json()["study"]["images"][0]["key"]
+    page, half = Page(), POINTS_AT_MOST // 2
+    # as many digits as the page writes, after a hundred days
+    strokes = [{"pointer": "mouse", "t0_ms": 0.1, "points": [[-12345.678, -12345.678, 8640000000.1, 0.1234]] * half}]
+    mark = scribble() | {"lines": [[[-12345.678, -12345.678]] * half], "strokes": strokes}
+    answer = page.send(client, read, [page.op("add", image, {"mark": mark})])
+    assert answer.status_code == 200, answer.text
+    assert 1024**2 < len(answer.request.content) < MARK_BYTES
+    mark["lines"].append([[1.0, 2.0]])
+    for kind, body in (
+        ("add", {"mark": mark}),
+        ("change", {"mark": mark["id"], "set": {"lines": mark["lines"], "strokes": strokes}}),
+    ):
+        answer = page.send(client, read, [page.op(kind, image, body)])
+        assert answer.status_code == 413
+        assert "at most 200,000 points in its lines and strokes together; got 200,001" in answer.json()["message"]
+    studio.desk.close()
 
 
 def test_a_full_disk_stores_nothing_and_says_so(studio, monkeypatch):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sightline.web.workstation.marks.operations import POINTS_AT_MOST
 from tests.support.workstation_page import until
 
 LINE = [(0.3, 0.3), (0.5, 0.5), (0.6, 0.7)]
@@ -40,6 +41,35 @@ def test_every_tool_makes_a_mark_that_the_server_holds(ada):
     assert len(stroke["points"]) == len(marks[0]["lines"][0]) >= 8
     assert [p[:2] for p in stroke["points"]] == marks[0]["lines"][0]
     assert all(b[2] >= a[2] for a, b in zip(stroke["points"], stroke["points"][1:], strict=False))
+    assert all(round(value, 3) == value for point in stroke["points"] for value in point[:3])
+
+
+# a stroke of more points than one mark holds, then one more line with Shift
+LONG = """async (most) => { const { scribble } = await import('/static/tools/scribble.js');
+    const marks = [], told = [], view = { image: { key: 'i' }, drawInk() {}, redraw() {} };
+    const tool = scribble({ readyAt: 0, strokeWidth: 6, penDown() {}, penUp() {}, keepDraft() {},
+      tell: (word) => told.push(word), selected: () => ({ ...marks[0], image: 'i' }),
+      addMark: (_, mark) => marks.push(mark), changeMark: () => told.push('changed') });
+    const event = (k, shiftKey = false) => ({ timeStamp: k, pressure: 1 / 3, pointerType: 'mouse', shiftKey });
+    tool.down(view, event(0), [0, 0]);
+    const at = (k) => ({ event: event(k + 1 / 7), p: [9999 + k / 7, k / 9] });
+    for (let k = 1; k < most + 10; k += 1) tool.move(view, null, [at(k)]);
+    tool.up(view, event(most + 10), [1, 1]);
+    tool.down(view, event(0, true), [1, 1]);
+    tool.up(view, event(1), [2, 2]);
+    return { told, points: marks.map((mark) => mark.strokes[0].points.length),
+      lines: marks.map((mark) => mark.lines[0].length), one: marks[0].strokes[0].points[6],
+      bytes: JSON.stringify(marks[0]).length }; }"""
+
+
+def test_a_scribble_ends_where_the_server_takes_no_more_points_of_it(ada):
+    ada.show("worklist")
+    half = POINTS_AT_MOST // 2
+    made = ada.page.evaluate(LONG, half)
+    assert made["points"] == made["lines"] == [half, 2]
+    assert made["told"] == ["tool.scribble_full", "tool.scribble_apart"]
+    assert made["one"] == [9999.857, 0.667, 6.1, 0.3333]
+    assert made["bytes"] < 70 * half
 
 
 def test_a_box_lies_where_it_was_drawn(ada):

@@ -23,7 +23,8 @@ _HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
     "cache-control": "no-store",
 }
-ORDINARY_BYTES, MASK_BYTES = 1024 * 1024, 8 * 1024 * 1024
+# the longest mark that the page can make fits into the second
+ORDINARY_BYTES, MARK_BYTES = 1024 * 1024, 8 * 1024 * 1024
 LEAST_FREE_BYTES = 200 * 1024 * 1024
 _SAFE = ("GET", "HEAD")
 
@@ -55,9 +56,9 @@ class Guard:
         if refusal is not None:
             await _refuse(send, *refusal)
             return
-        limit = MASK_BYTES if scope["path"].endswith("/ops") or scope["path"].endswith("/outcomes") else ORDINARY_BYTES
+        limit = MARK_BYTES if scope["path"].endswith("/ops") or scope["path"].endswith("/outcomes") else ORDINARY_BYTES
         if headers.get("content-length", "0").isdecimal() and int(headers.get("content-length", "0")) > limit:
-            await _refuse(send, 413, "The request is too long.", "Send fewer operations at once.")
+            await _refuse(send, 413, *describe_too_long(limit))
             return
         await self.app(scope, _bound_body(receive, limit), _add_headers(send))
 
@@ -86,7 +87,12 @@ class Guard:
 
 
 class TooLong(Exception):
-    """A body that grew beyond its limit while it was read."""
+    """A body that grew beyond its limit, in bytes, while it was read."""
+
+
+def describe_too_long(limit: int) -> tuple[str, str]:
+    """What is said of a request of more bytes than may be, and what to do."""
+    return f"The request is longer than {limit >> 20} MiB.", "Send less at once: a long mark as several."
 
 
 def _bound_body(receive: Receive, limit: int) -> Receive:
@@ -97,7 +103,7 @@ def _bound_body(receive: Receive, limit: int) -> Receive:
         message = await receive()
         total += len(message.get("body", b""))
         if total > limit:
-            raise TooLong
+            raise TooLong(limit)
         return message
 
     return receive_bounded

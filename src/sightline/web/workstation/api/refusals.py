@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from sightline.errors import SightlineError, UnreadableFile
 from sightline.web.workstation.accounts.passwords import PasswordRefused
 from sightline.web.workstation.accounts.readers import AccountRefused
-from sightline.web.workstation.api.guard import TooLong
+from sightline.web.workstation.api.guard import TooLong, describe_too_long
 from sightline.web.workstation.marks.operations import OperationRefused
 from sightline.web.workstation.reading.outcomes import OutcomeRefused
 from sightline.web.workstation.reading.tasks import TaskRefused
@@ -98,7 +98,7 @@ def register(app: FastAPI) -> None:
 
     @app.exception_handler(TooLong)
     def on_length(request: Request, error: TooLong) -> JSONResponse:
-        return JSONResponse({"message": "The request is too long.", "remedy": "Send fewer operations at once."}, 413)
+        return JSONResponse(dict(zip(("message", "remedy"), describe_too_long(*error.args), strict=True)), 413)
 
     @app.exception_handler(DBAPIError)
     def on_store(request: Request, error: DBAPIError) -> JSONResponse:

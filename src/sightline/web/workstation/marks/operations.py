@@ -16,6 +16,7 @@ KINDS = (
 )  # fmt: skip
 MARK_KINDS = ("box", "polygon", "scribble", "mask")
 SOURCES = ("drawn", "copied", "converted", "accepted", "edited", "imported", "merged")
+# of the lines and strokes of a mark together, as the page writes them: fewer bytes than a request may have
 POINTS_AT_MOST = 200_000
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _GEOMETRY = {
@@ -128,6 +129,7 @@ def _check_body(kind: str, body: Mapping[str, Any], around: MarkContext, shape: 
 def _check_change(change: Any, around: MarkContext, shape: tuple[int, ...] | None) -> None:
     if not isinstance(change, dict) or not change:
         raise OperationRefused("change needs a set of fields.", "", field="set")
+    _require_few_points(change)
     known = {*_COMMON, *(name for names in _GEOMETRY.values() for name in names)} - {"id"}
     strange = sorted(set(change) - known)
     if strange:
@@ -162,6 +164,7 @@ def check_mark(mark: Any, around: MarkContext, shape: tuple[int, ...] | None) ->
     kind = mark.get("kind")
     if kind not in MARK_KINDS:
         raise OperationRefused(f"{kind!r} is no kind of mark.", f"Known: {', '.join(MARK_KINDS)}.", field="kind")
+    _require_few_points(mark)
     strange = sorted(set(mark) - set(_COMMON) - set(_GEOMETRY[kind]))
     if strange:
         raise OperationRefused(f"A {kind} has no field {strange[0]!r}.", "", field=str(strange[0]))
@@ -190,14 +193,10 @@ def _check_words(mark: Mapping[str, Any], around: MarkContext) -> None:
     strokes = mark.get("strokes", [])
     if not isinstance(strokes, list):
         raise OperationRefused("strokes must be a list.", "", field="strokes")
-    total = 0
     for stroke in strokes:
         points = stroke.get("points") if isinstance(stroke, dict) else None
         if not isinstance(points, list) or not _is_finite(stroke.get("t0_ms", 0)):
             raise OperationRefused("A stroke has points and a start.", "", field="strokes")
-        total += len(points)
-        if total > POINTS_AT_MOST:
-            raise OperationRefused("Too many points.", "Draw shorter strokes.", field="strokes", status=413)
         if not isinstance(stroke.get("pointer", ""), str) or len(stroke.get("pointer", "")) > 20:
             raise OperationRefused("A pointer is a word.", "", field="strokes")
         if any(not isinstance(p, list) or len(p) != 4 or not all(_is_finite(x) for x in p) for p in points):
@@ -208,7 +207,7 @@ def check_shape(mark: Mapping[str, Any], shape: tuple[int, ...] | None) -> None:
     """Refuse a shape that is none, or that lies outside by more than the picture's size.
 
     Raises:
-        OperationRefused: with the field at fault; 413 for too many points.
+        OperationRefused: with the field at fault; 413 for a mask of too many runs.
     """
     kind = mark["kind"]
     axes = 2 if shape is None else len(shape)
@@ -231,13 +230,24 @@ def check_shape(mark: Mapping[str, Any], shape: tuple[int, ...] | None) -> None:
     parts = mark.get(name)
     if not isinstance(parts, list) or not parts or any(not isinstance(part, list) for part in parts):
         raise OperationRefused(f"A {kind} has {name}.", "", field=name)
-    if sum(len(part) for part in parts) > POINTS_AT_MOST:
-        raise OperationRefused("Too many points.", "Draw shorter strokes.", field=name, status=413)
     if any(len(part) < fewest for part in parts):
         raise OperationRefused(f"Each of the {name} of a {kind} has {fewest} points or more.", "", field=name)
     _require_near([_require_point(p, 2, name) for part in parts for p in part], shape)
     if kind == "scribble" and not (_is_finite(mark.get("stroke_px")) and 0 < mark["stroke_px"] <= 10_000):
         raise OperationRefused("A width is a positive length.", "", field="stroke_px")
+
+
+def _require_few_points(mark: Mapping[str, Any]) -> None:
+    strokes = mark.get("strokes")
+    lines = [mark.get("parts"), mark.get("lines")]
+    drawn = (
+        [stroke.get("points") for stroke in strokes if isinstance(stroke, dict)] if isinstance(strokes, list) else []
+    )
+    parts = [*drawn, *(part for line in lines if isinstance(line, list) for part in line)]
+    found = sum(len(part) for part in parts if isinstance(part, list))
+    if found > POINTS_AT_MOST:
+        problem = f"A mark has at most {POINTS_AT_MOST:,} points in its lines and strokes together; got {found:,}."
+        raise OperationRefused(problem, "Draw it as several marks.", field="strokes" if drawn else "lines", status=413)
 
 
 def _check_runs(mark: Mapping[str, Any], shape: tuple[int, ...] | None) -> None:

@@ -8,6 +8,12 @@ import { decode, encode, extent } from "./run_lengths.js";
 /** @param {number[]} a @param {number[]} b */
 export const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]);
 
+/** As a mark keeps it: in thousandths, so that many points stay few bytes. @param {number} value @param {number} [digits] */
+export const rounded = (value, digits = 3) => Number(value.toFixed(digits));
+
+/** How many points a mark holds, in its lines and in its strokes. @param {any} mark */
+export const countPoints = (mark) => [...(mark.lines || []), ...(mark.strokes || []).map((/** @type {any} */ one) => one.points)].reduce((sum, line) => sum + line.length, 0);
+
 /** Distance of a point from a segment. @param {number[]} p @param {number[]} a @param {number[]} b */
 export function fromSegment(p, a, b) {
   const d0 = b[0] - a[0], d1 = b[1] - a[1], square = d0 * d0 + d1 * d1;
@@ -89,8 +95,9 @@ export function moved(mark, dr, dc) {
     const lead = mark.start.slice(0, -2), tail = mark.stop.slice(0, -2);
     return { start: [...lead, ...shift(mark.start.slice(-2))], stop: [...tail, ...shift(mark.stop.slice(-2))] };
   }
-  if (mark.kind === "polygon") return { parts: mark.parts.map((/** @type {Point[]} */ ring) => ring.map(shift)) };
-  if (mark.kind === "scribble") return { lines: mark.lines.map((/** @type {Point[]} */ line) => line.map(shift)) };
+  const along = (/** @type {Point[]} */ line) => line.map((p) => shift(p).map((x) => rounded(x)));
+  if (mark.kind === "polygon") return { parts: mark.parts.map(along) };
+  if (mark.kind === "scribble") return { lines: mark.lines.map(along) };
   const [rows, columns] = mark.size;
   const from = decode(mark.counts, rows, columns), to = new Uint8Array(rows * columns);
   const sr = Math.round(dr), sc = Math.round(dc);
