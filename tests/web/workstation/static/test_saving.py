@@ -116,6 +116,46 @@ def test_an_operation_that_the_server_refuses_is_kept_shown_and_does_not_hold_up
     expected(ben, "status of 409")
 
 
+def test_a_study_is_not_submitted_without_what_the_server_refused(enter):
+    lea = enter("lea")
+    read = lea.open_read(3)["read"]
+    held, refusal = [], {"status": 413, "json": {"message": "Too much.", "remedy": ""}}
+
+    def hold(route):
+        adds = any(op["kind"] == "add" for op in route.request.post_data_json["ops"])
+        held.append(route) if adds else route.continue_()
+
+    def refuse(number):
+        # a handler of playwright runs while the page is asked for something
+        until(lambda: (lea.page.evaluate("1"), len(held) > number)[1], "the act is on its way")
+        held[number].fulfill(**refusal)
+
+    lea.page.route("**/api/v1/reads/*/ops", hold)
+    lea.drag(LINE)
+    # submitted before the server has said anything of the mark; it is asked twice before an act is set aside
+    lea.key("Enter")
+    lea.page.locator(f'.screen.read[data-read="{read}"]').wait_for(state="detached")
+    refuse(0)
+    refuse(1)
+    alarm = lea.page.locator(".alarm")
+    until(lambda: "Too much. Its study is not submitted" in alarm.inner_text(), "that it is not submitted")
+    assert kept(lea) == [op["id"] for op in held[0].request.post_data_json["ops"]]
+    alarm.get_by_role("button", name="Open the study").click()
+    lea.ready(read)
+    assert lea.api(f"/reads/{read}")["state"] != "submitted"
+    # nor when it is tried again, until somebody has decided
+    lea.key("y", "Enter")
+    until(lambda: "1 act in this study was not taken" in lea.toast(), "why it is not submitted")
+    assert "would be missing" in lea.page.locator(".panel .missing").inner_text()
+    assert "submit" not in [op["kind"] for op in lea.ops(read)]
+    alarm.get_by_role("button", name="Give mine up").click()
+    until(lambda: kept(lea) == [], "nothing is set aside")
+    lea.ready(read)
+    lea.key("Enter")
+    until(lambda: lea.api(f"/reads/{read}")["state"] == "submitted", "submitted")
+    expected(lea, "status of 413")
+
+
 def test_a_session_that_is_over_asks_over_the_page_and_sends_then(enter, station):
     cyd = enter("cyd")
     read = cyd.open_read(0)["read"]

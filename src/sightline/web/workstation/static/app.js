@@ -122,7 +122,11 @@ class App {
     this.sync?.stop();
     this.sync = new Sync(me.reader.id, this.outbox);
     this.sync.addEventListener("change", () => this.showSaving());
-    this.sync.addEventListener("refused", (event) => this.showRefused(/** @type {CustomEvent} */ (event).detail));
+    this.sync.addEventListener("refused", (event) => {
+      const { read, refused } = /** @type {CustomEvent} */ (event).detail;
+      if (refused.unsubmitted) this.submitted.delete(read);
+      this.showRefused();
+    });
     await this.sync.resume();
     if (this.outbox) sendLeftEvents(me.reader.id, this.outbox, this.alive).catch(() => {});
     this.frame();
@@ -186,7 +190,7 @@ class App {
     this.screen = null;
     this.keys.use("all", { keys: () => this.go("help") });
     fill(this.centre);
-    this.alarm.hidden = true;
+    this.showRefused();
     for (const [one, link] of this.links || []) {
       const here = one === wanted || (one === "worklist" && wanted === "read");
       if (here) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
@@ -242,15 +246,21 @@ class App {
     if (this.sync.foreign) this.status.title = t("saving.foreign", { n: this.sync.foreign });
   }
 
-  /** The server would not take it: both are kept and shown. @param {any} record */
-  showRefused(record) {
+  /** What the server would not take, of the study that is open before others: both are kept and shown until one is given up. */
+  showRefused() {
+    const all = this.sync?.refused || [];
+    const here = (/** @type {any} */ one) => location.hash === `#/read/${one.read}`;
+    const record = all.filter(here).at(-1) || all.at(-1);
+    this.alarm.hidden = !record;
+    if (!record) return;
     const { refused } = record;
     const conflict = refused.conflicts?.[0];
-    fill(this.alarm, el("span", { text: `${t("saving.refused_one")} ${ofServer(refused.message)} ${ofServer(refused.remedy || "")}` }),
+    const words = [t("saving.refused_one"), ofServer(refused.message), ofServer(refused.remedy || ""), refused.unsubmitted ? t("saving.unsubmitted") : ""];
+    fill(this.alarm, el("span", { text: words.filter(Boolean).join(" ") }),
       el("details", {}, el("summary", { text: t("saving.show_both") }),
         el("pre", { dir: "ltr", text: JSON.stringify({ [t("saving.here")]: record.op, [t("saving.there")]: conflict?.server ?? null }, null, 1).slice(0, 4000) })),
-      button(t("saving.forget"), () => { this.sync?.forget(record); this.alarm.hidden = true; this.screen?.close?.(); this.route(); }));
-    this.alarm.hidden = false;
+      here(record) && !refused.unsubmitted ? null : button(t("saving.open"), () => this.go(`read/${record.read}`)),
+      button(t("saving.forget"), () => { this.sync?.forget(record); this.screen?.close?.(); this.route(); }));
   }
 
   async signOut() {

@@ -7,8 +7,11 @@ import { call } from "./server.js";
 import { Outbox } from "./outbox.js";
 
 const MOST = 100;
+// one operation alone may be longer
 const LARGEST = 900_000;
 const LARGEST_MASK = 7_500_000;
+// what is no part of the reader's work
+const ASIDE = new Set(["submit", "shown"]);
 const PAUSES = [250, 500, 1000, 2000, 4000];
 
 /** @typedef {import("./outbox.js").Kept} Kept */
@@ -61,6 +64,11 @@ export class Sync extends EventTarget {
     return this.waiting.filter((record) => record.read === read).map((record) => record.op);
   }
 
+  /** What a reader did in a read and the server refused: it would be missing from what is submitted. @param {string} read */
+  aside(read) {
+    return this.refused.filter((record) => record.read === read && !ASIDE.has(record.op.kind));
+  }
+
   /** @returns {Saving} */
   state() {
     const n = this.waiting.length + this.refused.length;
@@ -92,6 +100,8 @@ export class Sync extends EventTarget {
       this.writing += 1;
       try {
         await this.outbox.keep(record);
+        // taken back while it was being written
+        if (!this.waiting.includes(record)) await this.outbox.drop([record]);
       } catch {
         // disk full or storage withdrawn: from now on only the server keeps
         this.outbox = null;
@@ -162,6 +172,7 @@ export class Sync extends EventTarget {
   /** After a refusal, one by one: what is refused again is set aside, the rest goes on. @param {Kept[]} batch */
   async sendSingly(batch) {
     for (const record of batch) {
+      if (!this.waiting.includes(record)) continue;
       try {
         await this.post([record]);
       } catch (error) {
@@ -172,7 +183,8 @@ export class Sync extends EventTarget {
           this.later((answer?.retry_after_s || 0) * 1000);
           return false;
         }
-        record.refused = { status, message, remedy, conflicts: answer?.conflicts || null };
+        const unsubmitted = await this.takeBackSubmission(record);
+        record.refused = { status, message, remedy, conflicts: answer?.conflicts || null, unsubmitted };
         this.waiting = this.waiting.filter((other) => other !== record);
         this.refused.push(record);
         await this.outbox?.setAside(record).catch(() => {});
@@ -183,6 +195,15 @@ export class Sync extends EventTarget {
     return true;
   }
 
+  /** A submission behind what was refused would close the study without it. @param {Kept} refused @returns {Promise<boolean>} there was one */
+  async takeBackSubmission(refused) {
+    if (ASIDE.has(refused.op.kind)) return false;
+    const taken = this.waiting.filter((record) => record.read === refused.read && record.op.kind === "submit");
+    this.waiting = this.waiting.filter((record) => !taken.includes(record));
+    await this.outbox?.drop(taken).catch(() => {});
+    return taken.length > 0;
+  }
+
   /** @param {Kept[]} batch */
   async post(batch) {
     const { read, client } = batch[0];
@@ -190,7 +211,7 @@ export class Sync extends EventTarget {
       ops: batch.map((record) => record.op),
       sent_mono_ms: this.clients.has(client) ? performance.now() : null, sent_at_ms: Date.now(),
     };
-    const answer = await call("POST", `/reads/${read}/ops`, body);
+    const answer = await call("POST", `/reads/${read}/ops`, body, { timeout: 60000 });
     const saved = new Set(answer.saved);
     const done = batch.filter((record) => saved.has(record.id));
     await this.outbox?.drop(done).catch(() => {});
@@ -219,10 +240,12 @@ export class Sync extends EventTarget {
     this.changed();
   }
 
-  /** Give up what the server refused; the reader said so. @param {Kept} record */
+  /** Give up what the server refused; the reader said so. Changes of a mark that was never taken go with it. @param {Kept} record */
   async forget(record) {
-    this.refused = this.refused.filter((other) => other !== record);
-    await this.outbox?.drop([record]).catch(() => {});
+    const mark = record.op.body.mark?.id;
+    const gone = this.refused.filter((other) => other === record || (mark && other.read === record.read && other.op.body.mark === mark));
+    this.refused = this.refused.filter((other) => !gone.includes(other));
+    await this.outbox?.drop(gone).catch(() => {});
     this.changed();
   }
 

@@ -418,6 +418,8 @@ class Marking {
     if (desk.tool?.finish?.()) return;
     if (desk.readOnly()) { await this.goNext(); return; }
     await this.panel.flush();
+    const aside = this.app.sync.aside(this.read.id).length;
+    if (aside) { this.app.say(t("submit.refused", { n: aside }), "bad"); this.app.showRefused(); return; }
     const missing = desk.missing();
     if (missing) { this.app.say(t(`submit.missing_${missing}`), "bad"); this.panel.point(missing); return; }
     if (this.submitting) return;
@@ -570,6 +572,8 @@ export async function show(app, place, rest) {
   screen.desktop.prepend(note);
   banner();
   app.sync.addEventListener("saved", banner);
+  const update = () => screen?.panel.update();
+  app.sync.addEventListener("refused", update);
   const draft = !desk.readOnly() && app.outbox ? await app.outbox.draftOf(id).catch(() => null) : null;
   if (draft?.mark) {
     const done = (/** @type {boolean} */ take) => {
@@ -581,5 +585,5 @@ export async function show(app, place, rest) {
     screen.desktop.prepend(offer);
   }
   screen.all[0]?.node.focus({ preventScroll: true });
-  return { close: () => { app.sync?.removeEventListener("saved", banner); return screen?.close(); }, marking: screen };
+  return { close: () => { app.sync?.removeEventListener("saved", banner); app.sync?.removeEventListener("refused", update); return screen?.close(); }, marking: screen };
 }

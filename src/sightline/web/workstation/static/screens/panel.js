@@ -205,7 +205,9 @@ export function makePanel(screen) {
     linkBox.checked = screen.linked;
     network.setAttribute("aria-pressed", String(Boolean(desk.active?.throughNetwork)));
     const lacks = desk.readOnly() ? null : desk.missing();
-    missing.textContent = lacks ? t(`submit.missing_${lacks}`) : "";
+    const aside = locked ? 0 : app.sync.aside(screen.read.id).length;
+    missing.textContent = aside ? t("submit.refused", { n: aside }) : lacks ? t(`submit.missing_${lacks}`) : "";
+    missing.classList.toggle("bad", aside > 0);
     send.firstChild.textContent = desk.fold.submitted || locked ? t("answer.next") : t("answer.submit");
     updateMarks();
     updateWindow();
