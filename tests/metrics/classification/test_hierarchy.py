@@ -1,10 +1,14 @@
 """Fine classes merged into coarse ones, and F1 per class as Jimenez-Sanchez 2018 prints it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
 from sightline.errors import CohortError, RunError
+from sightline.evaluation.report import compute_report
+from sightline.evaluation.result import Evaluation
 from sightline.metrics.classification.hierarchy import merge_classes
 from sightline.metrics.classification.report import compute_classification_report
 from sightline.metrics.classification.scores import F1, weigh_by_support
@@ -39,6 +43,22 @@ def test_probabilities_and_labels_are_summed_into_groups():
     np.testing.assert_allclose(twice.probabilities, merge_classes(t, TWO).probabilities)
     assert twice.labels.tolist() == merge_classes(t, TWO).labels.tolist()
     assert merge_classes(t, {name: (name,) for name in FINE}) == t
+
+
+def test_what_each_view_says_alone_is_merged_too():
+    t = table()
+    joined = replace(t, alone=table(seed=1).probabilities)
+    np.testing.assert_array_equal(merge_classes(joined, THREE).alone, merge_classes(table(seed=1), THREE).probabilities)
+    turned = merge_classes(joined, {name: (name,) for name in FINE[::-1]})
+    np.testing.assert_array_equal(turned.alone, joined.alone[:, ::-1])
+    types = {name: (name,) for name in FINE[:6]}
+    np.testing.assert_allclose(merge_classes(joined, types, left_out="drop").alone.sum(axis=1), 1.0)
+    independent = replace(joined, independent=True)
+    left = (1.0 - joined.alone[:, :3]).prod(axis=1)
+    np.testing.assert_allclose(merge_classes(independent, THREE).alone[:, 0], 1.0 - left)
+    # a report names coarser levels of joined views as well
+    names = [e.name for e in compute_report(Evaluation(joined), replicates=20)]
+    assert any(name.startswith("F1 at the level type") for name in names)
 
 
 def test_the_most_probable_group_need_not_hold_the_most_probable_class():

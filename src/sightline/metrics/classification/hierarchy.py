@@ -21,7 +21,8 @@ def merge_classes(
 ) -> Predictions:
     """The same predictions in coarser classes: probabilities of the classes of a group are summed.
 
-    Those of independent classes are joined as independent events: one minus the product of what is left of each.
+    Those of independent classes are joined as independent events: one minus the product of what is left of each. What
+    each view says alone is merged in the same way.
 
     One training on fine classes (A1 to B3, normal) is thus scored at every level of the hierarchy, e.g.
     `{"A": ("A1", "A2", "A3"), "B": ("B1", "B2", "B3"), "normal": ("normal",)}`. The most probable group need not
@@ -48,16 +49,10 @@ def merge_classes(
     labels = np.array([group_of.get(name, -1) for name in classes])[predictions.labels]
     kept = predictions.select(labels >= 0) if lacking else predictions
     into = np.array([[group_of.get(name) == i for i in range(len(groups))] for name in classes], dtype=float)
-    if predictions.independent:
-        left = np.where(into[None] > 0, 1.0 - kept.probabilities[:, :, None], 1.0)
-        probabilities = 1.0 - left.prod(axis=1)
-    elif lacking:
-        probabilities = _condition_on_groups(kept, into, groups)
-    else:
-        probabilities = kept.probabilities @ into
-    # a sum of many probabilities may end a rounding error above one
-    clipped = probabilities.clip(0.0, 1.0)
-    return replace(kept, classes=tuple(groups), labels=labels[labels >= 0], probabilities=clipped)
+    rest = groups if lacking else None
+    merged = _merge_columns(kept, kept.probabilities, into, rest)
+    alone = None if kept.alone is None else _merge_columns(kept, kept.alone, into, rest)
+    return replace(kept, classes=tuple(groups), labels=labels[labels >= 0], probabilities=merged, alone=alone)
 
 
 def _list_ungrouped(classes: Sequence[str], groups: Groups) -> list[str]:
@@ -74,14 +69,28 @@ def _list_ungrouped(classes: Sequence[str], groups: Groups) -> list[str]:
     return [name for name in classes if name not in named]
 
 
-def _condition_on_groups(kept: Predictions, into: NDArray[np.float64], groups: Groups) -> NDArray[np.float64]:
+def _merge_columns(
+    kept: Predictions, probabilities: NDArray[np.float64], into: NDArray[np.float64], rest: Groups | None
+) -> NDArray[np.float64]:
+    """Probabilities [n, k] of classes as those of groups [n, g]; `rest`: the groups, where some classes are in none."""
+    if kept.independent:
+        left = np.where(into[None] > 0, 1.0 - probabilities[:, :, None], 1.0)
+        merged = 1.0 - left.prod(axis=1)
+    else:
+        merged = probabilities @ into
+        if rest is not None:
+            merged = _condition_on_groups(kept, merged, rest)
+    # a sum of many probabilities may end a rounding error above one
+    return np.asarray(merged.clip(0.0, 1.0))
+
+
+def _condition_on_groups(kept: Predictions, merged: NDArray[np.float64], groups: Groups) -> NDArray[np.float64]:
     """p(group | one of the groups)."""
-    probabilities = kept.probabilities @ into
-    total = probabilities.sum(axis=1, keepdims=True)
+    total = merged.sum(axis=1, keepdims=True)
     nothing = np.flatnonzero(total[:, 0] <= 0.0)
     if nothing.size:
         raise RunError(
             f"Case {kept.case_ids[nothing[0]]!r} has no probability in any of the groups {list(groups)} "
             f"({nothing.size} such cases)."
         )
-    return np.asarray(probabilities / total)
+    return np.asarray(merged / total)
