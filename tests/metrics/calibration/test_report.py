@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.special import logit
+from scipy.special import expit, logit, softmax
 from support.simulated import drawn, predictions_of
 
 from sightline.metrics.calibration.report import (
@@ -10,6 +10,7 @@ from sightline.metrics.calibration.report import (
     compute_calibration_estimates,
     find_largest_gap,
 )
+from sightline.metrics.calibration.scaling import scale_logits
 from sightline.metrics.predictions import Predictions
 
 
@@ -57,6 +58,47 @@ def test_several_classes_each_against_the_rest_and_one_slope():
     assert found[-1].value == pytest.approx(1 / 1.6, abs=0.05)
     assert found[-1].low < 1 / 1.6 < found[-1].high
     assert all(e.value < 0.9 for e in found if e.name.startswith("calibration slope"))
+
+
+def three_classes(seed=4, n=300):
+    """Logits that tell three classes apart, and the classes."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 3, n)
+    return random.normal(size=(n, 3)) + np.eye(3)[labels], labels
+
+
+@pytest.mark.parametrize("flatness", [1.0, 0.002])
+def test_the_slope_of_all_classes_is_found_however_flat_the_probabilities_are(flatness):
+    z, labels = three_classes()
+    names = tuple(str(i) for i in range(len(labels)))
+
+    def find(p):
+        return compute_calibration_estimates(Predictions(("a", "b", "c"), names, names, names, labels, p))[-1]
+
+    sharp, flat = find(softmax(z, axis=1)), find(softmax(flatness * z, axis=1))
+    assert [flat.value, flat.low, flat.high] == pytest.approx(
+        [value / flatness for value in (sharp.value, sharp.low, sharp.high)], rel=1e-6
+    )
+    everything_alike = find(np.full((len(labels), 3), 1 / 3))
+    assert everything_alike.value is None and "all classes have the same probability" in everything_alike.why
+    sure = find(np.eye(3)[labels])
+    assert sure.value is None and "part the classes" in sure.why
+
+
+def test_the_slope_of_independent_classes_is_on_their_log_odds():
+    z, labels = three_classes()
+    names = tuple(str(i) for i in range(len(labels)))
+    p = expit(2.0 * z - 2.0)
+    table = Predictions(("a", "b", "c"), names, names, names, labels, p, independent=True)
+    slope = compute_calibration_estimates(table)[-1]
+    assert slope.low < slope.value < slope.high
+
+    def loss(factor):
+        said = scale_logits(p, factor, True)
+        truth = labels[:, None] == np.arange(3)
+        return -np.log(np.where(truth, said, 1.0 - said)).sum()
+
+    assert loss(slope.value) < min(loss(slope.value - 0.01), loss(slope.value + 0.01))
 
 
 def test_undefined_slopes_say_why():

@@ -3,7 +3,8 @@
 Slope and intercept are those of a logistic regression of the outcome on the log odds said (Cox 1958): slope 1 and
 intercept 0 are perfect, a slope below 1 is overconfident, an intercept (with the slope held at 1) below 0 says too much
 disease. Errors are over patients (sandwich, Liang & Zeger 1986). With several classes each is taken against the rest,
-and one slope is common to all: the inverse of the temperature that would be fitted here.
+and one slope is common to all: the inverse of the temperature that would be fitted here (on log probabilities; of
+independent classes on log odds).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import expit, logit
+from numpy.typing import NDArray
+from scipy.special import expit, logit, softmax
 from scipy.stats import t as student
 
 from sightline.errors import RunError, count_noun
@@ -173,27 +175,55 @@ def _estimate_coefficient(
 
 
 def _estimate_common_slope(predictions: Predictions) -> Estimate:
-    """The factor on log probabilities with the least log loss: softmax(slope * log p)."""
+    """The factor with the least log loss: softmax(slope * log p); of independent classes sigmoid(slope * log odds)."""
     what, n = "calibration slope of all classes (1 / temperature)", predictions.counts()
-    method = "multinomial regression with one slope, sandwich over patients, t quantile"
-    z = np.log(predictions.probabilities.clip(EDGE, 1.0))
-    rows = np.arange(len(z))
-    slope = 1.0
-    for _ in range(_STEPS):
-        p = np.exp(slope * z - (slope * z).max(axis=1, keepdims=True))
-        p /= p.sum(axis=1, keepdims=True)
-        mean = (p * z).sum(axis=1)
-        score, curvature = z[rows, predictions.labels] - mean, (p * z**2).sum(axis=1) - mean**2
-        total = float(curvature.sum())
-        if total < 1e-9 or slope > 1e3:
-            return Estimate(what, None, n=n, method=method, why="not defined: the probabilities part the classes")
-        step = float(score.sum()) / total
-        slope += max(-1.0, min(1.0, step))
-        if abs(step) < 1e-10:
-            break
-    sums = _sum_by_patient(score[:, None], predictions.patient_ids)
+    kind = "logistic" if predictions.independent else "multinomial"
+    method = f"{kind} regression with one slope, sandwich over patients, t quantile"
+    if predictions.independent:
+        z = logit(predictions.probabilities.clip(EDGE, 1 - EDGE))
+    else:
+        z = np.log(predictions.probabilities.clip(EDGE, 1.0))
+        z = z - z.mean(axis=1, keepdims=True)
+    spread = math.sqrt(float((z**2).mean()))
+    if spread < EDGE:
+        return Estimate(what, None, n=n, method=method, why="not defined: all classes have the same probability")
+    # as in _fit_newton: what hardly differs makes slopes of any size
+    fit = _fit_factor(z / spread, predictions.labels, independent=predictions.independent)
+    if isinstance(fit, str):
+        return Estimate(what, None, n=n, method=method, why=fit)
+    slope, score, total = fit
+    sums = _sum_by_patient(score[:, None], predictions.patient_ids) * spread
     everybody = np.ones(len(z), dtype=bool)
-    return _add_interval(what, slope, sums, np.array([[1.0 / total]]), 0, predictions, everybody, method)
+    bread = np.array([[1.0 / (total * spread**2)]])
+    return _add_interval(what, slope / spread, sums, bread, 0, predictions, everybody, method)
+
+
+def _fit_factor(
+    z: FloatArray, labels: NDArray[np.int64], *, independent: bool
+) -> tuple[float, FloatArray, float] | str:
+    """The factor on logits [n, k] with the least log loss, score [n] and information there; or why there is none."""
+    truth = labels[:, None] == np.arange(z.shape[1])
+    factor, low, high = 0.0, -math.inf, math.inf
+    for _ in range(_STEPS):
+        if independent:
+            p = expit(factor * z)
+            curvature = (p * (1 - p) * z**2).sum(axis=1)
+        else:
+            p = softmax(factor * z, axis=1)
+            curvature = (p * z**2).sum(axis=1) - (p * z).sum(axis=1) ** 2
+        score, total = ((truth - p) * z).sum(axis=1), float(curvature.sum())
+        if total < 1e-9 or abs(factor) > 1e3:
+            return "not defined: the probabilities part the classes"
+        step = float(score.sum()) / total
+        if abs(step) < 1e-10:
+            return factor, score, total
+        # the score falls as the factor grows: its sign says on which side the answer lies
+        low, high = (factor, high) if step > 0 else (low, factor)
+        limit = 2.0 * max(1.0, abs(factor))
+        factor += max(-limit, min(limit, step))
+        if not low < factor < high:
+            factor = (low + high) / 2
+    return f"not defined: the fit did not settle in {_STEPS} steps"
 
 
 def _add_interval(
