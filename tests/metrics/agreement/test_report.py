@@ -89,6 +89,21 @@ def test_intervals_over_patients_hold_the_truth():
     assert 0.89 <= hits / 200 <= 0.99
 
 
+@pytest.mark.parametrize(("known", "unit", "distance"), [(8, "mm", 1.0), (7, "px", 10.0)])
+def test_distances_of_all_images_have_one_unit(known, unit, distance):
+    made = []
+    for i in range(8):
+        for reader, start in (("ada", 20), ("ben", 30)):
+            mask = np.zeros((64, 64), dtype=bool)
+            mask[start : start + 20, 20:40] = True
+            spacing = {"im": (0.1, 0.1) if i < known else None}
+            made.append(Reading(reader, 1, f"S{i}", f"P{i}", masks={"im": mask}, spacing_mm=spacing))
+    found = {row.estimate.name: row.estimate for row in build_agreement_table(made, ("x", "y"), replicates=20)}
+    farthest = found[f"Hausdorff ({unit})"]
+    assert farthest.value == pytest.approx(distance)
+    assert farthest.n["counted"] == 8 and farthest.n.get("without spacing", 0) == 8 - known
+
+
 def test_nothing_in_common_says_why():
     table = build_agreement_table([Reading("a", 1, "S", "P", "x"), Reading("b", 1, "T", "P", "x")], ("x",))
     assert all(row.estimate.value is None for row in table)

@@ -171,11 +171,14 @@ def _pair_rows(
 def _build_mask_rows(
     pair: str, pairs: Sequence[tuple[Reading, Reading]], replicates: int, seed: int
 ) -> list[AgreementRow]:
-    """Overlap and distances over images; both empty counts 1 and is counted apart."""
+    """Overlap and distances over images; both empty counts 1 and is counted apart.
+
+    Distances are in mm where the spacing of every image with both marks is known, else all of them are in pixels.
+    """
     values: dict[str, list[float]] = {name: [] for name in _MASK_MEASURES}
     patients: dict[str, list[str]] = {name: [] for name in _MASK_MEASURES}
     empty = one_empty = images = 0
-    unit = "mm"
+    without = _count_without_spacing(pairs)
     for a, b in pairs:
         for key in sorted(a.masks.keys() & b.masks.keys()):
             first, second = a.masks[key], b.masks[key]
@@ -184,9 +187,7 @@ def _build_mask_rows(
             one_empty += bool(first.any()) != bool(second.any())
             found = {"Dice": dice(first, second), "IoU": iou(first, second)}
             if first.any() and second.any():
-                spacing = a.spacing_mm.get(key)
-                unit = unit if spacing is not None else "px"
-                rims = measure_rim_distances(first, second, spacing)
+                rims = measure_rim_distances(first, second, None if without else a.spacing_mm.get(key))
                 found |= dict(zip(_MASK_MEASURES[2:], (rims.hausdorff, rims.hausdorff_95, rims.mean), strict=True))
             for name, value in found.items():
                 values[name].append(value)
@@ -203,11 +204,24 @@ def _build_mask_rows(
         def average(w: FloatArray, numbers: FloatArray = numbers) -> float:
             return float(w @ numbers / w.sum()) if w.sum() > 0 else float("nan")
 
-        title = name if name in ("Dice", "IoU") else f"{name} ({unit})"
-        n = counts | {"counted": int(numbers.size)}
+        title, n = name, counts | {"counted": int(numbers.size)}
+        if name not in ("Dice", "IoU"):
+            title = f"{name} ({'px' if without else 'mm'})"
+            n |= {"without spacing": without} if without else {}
         estimate = estimate_over_patients(title, patients[name], average, n, replicates=replicates, seed=seed)
         rows.append(AgreementRow(pair, "marks", estimate))
     return rows
+
+
+def _count_without_spacing(pairs: Sequence[tuple[Reading, Reading]]) -> int:
+    """How many images that both marked have no known spacing."""
+    both = [
+        (a, key)
+        for a, b in pairs
+        for key in a.masks.keys() & b.masks.keys()
+        if a.masks[key].any() and b.masks[key].any()
+    ]
+    return sum(a.spacing_mm.get(key) is None for a, key in both)
 
 
 def _build_joint_rows(

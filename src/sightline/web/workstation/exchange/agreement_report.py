@@ -160,7 +160,7 @@ def _write_html(desk: Workstation, out: Path, tables: Sequence[tuple[str, list[A
 HOW_TO_READ = (
     ("Kappa and alpha", "1 is full agreement, 0 is what chance alone would give."),
     ("Dice", "Twice the shared area over the sum of both: 1 is the same mask, 0 is no shared pixel."),
-    ("Rim distance", "How far the rims of two marks lie apart: in mm where the pixel size is known, else in pixels."),
+    ("Rim distance", "How far the rims of two marks lie apart: in mm where every pixel size is known, else in pixels."),
     ("STAPLE", "Each reader's share of what is inside (sensitivity) and outside (specificity) of the likeliest mask."),
     ("ICC", "Share of the spread of numbers that lies between what was rated, not between readers."),
 )
