@@ -116,6 +116,12 @@ def test_a_finding_is_found_once_and_boxes_on_negatives_are_false():
     assert [compute_box_value(with_negative, FROC(0.5, (r,))) for r in (0.25, 0.5, 1)] == [0.0, 0.5, 1.0]
 
 
+def test_a_box_wholly_outside_the_image_finds_nothing():
+    c = case(1, [[0, 0, 20, 20]], [[-20, 5, -10, 15]])
+    assert match_boxes(c, "centre").tolist() == [-1]
+    assert compute_box_value(BoxScores((c,), "m"), "centre_inside") == 0.0
+
+
 def test_equal_scores_enter_together_whatever_the_order_of_images():
     cases = (case(1, [[0, 0, 9, 9]], [[0, 0, 9, 9]]), case(2, found=[[0, 0, 9, 9]]), case(3, found=[[0, 0, 9, 9]]))
     for order in (cases, cases[::-1]):

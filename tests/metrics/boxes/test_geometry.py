@@ -73,6 +73,9 @@ def test_boxes_without_area_score_zero_and_nothing_is_nan():
         iou(line, line).tolist() == iobb(line, line).tolist() == compute_truth_coverage(line, line).tolist() == [[0.0]]
     )
     assert not is_centre_inside(line, line).any()
+    # a point in the middle of a finding, as what is left of a box beside the image
+    point, finding = np.array([[5.0, 5, 5, 5]]), np.array([[0.0, 0, 9, 9]])
+    assert not is_centre_inside(point, finding).any() and score_box(point[0], finding).centre_inside == 0.0
     assert iou(np.zeros((0, 4)), line).shape == (0, 1) and check_boxes([]).shape == (0, 4)
 
 

@@ -26,7 +26,7 @@ class BoxScore:
         iou: intersection over union with the best-matching finding.
         iobb: intersection over the area of the box (Wang 2017).
         covered: intersection over the area of the finding.
-        centre_inside: 1 if the centre of the box lies in a finding, else 0: the pointing game of a box.
+        centre_inside: 1 if the box has an area and its centre lies in a finding, else 0: the pointing game of a box.
         distance_px: distance to the centre of the nearest finding, or None without a box.
         distance_mm: the same in mm, or None without a box or without a known spacing.
         above: for each of `IOU_THRESHOLDS`, 1 if the IoU is larger, else 0.

@@ -61,7 +61,8 @@ class Shares:
         iou: intersection over union.
         iobb: intersection over the area of the found box.
         covered: intersection over the area of the true box.
-        centre_inside: whether the centre of the found box lies in the true one; a box holds its start, not its stop.
+        centre_inside: whether the centre of the found box lies in the true one; a box holds its start, not its stop,
+            and a found box without area lies in none.
         step: from the true box's centre to the found one's, (row, column) in pixels [f, t, 2].
     """
 
@@ -77,13 +78,12 @@ def compute_shares(found: ArrayLike, truth: ArrayLike) -> Shares:
     first, second = check_boxes(found), check_boxes(truth)
     common = _intersect(first, second)
     of_found, of_truth = _measure_areas(first)[:, None], _measure_areas(second)[None]
-    centres = _find_centres(first)
     return Shares(
         _divide_shares(common, of_found + of_truth - common),
         _divide_shares(common, of_found),
         _divide_shares(common, of_truth),
-        _hold(second, centres),
-        centres[:, None] - _find_centres(second)[None],
+        _hold(second, first),
+        _find_centres(first)[:, None] - _find_centres(second)[None],
     )
 
 
@@ -119,8 +119,11 @@ def compute_centre_distance(a: ArrayLike, b: ArrayLike, spacing_mm: tuple[float,
 
 
 def is_centre_inside(found: ArrayLike, truth: ArrayLike) -> BoolArray:
-    """Whether the centre of a found box lies in a true one, bool [f, t]; a box holds its start and not its stop."""
-    return _hold(check_boxes(truth), compute_centres(found))
+    """Whether the centre of a found box lies in a true one, bool [f, t]; a box holds its start and not its stop.
+
+    A found box without area lies in none.
+    """
+    return _hold(check_boxes(truth), check_boxes(found))
 
 
 def clip_boxes(boxes: ArrayLike, image_shape: tuple[int, int]) -> FloatArray:
@@ -157,12 +160,13 @@ def _intersect(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.asarray(height.clip(min=0.0) * width.clip(min=0.0))
 
 
-def _hold(boxes: FloatArray, points: FloatArray) -> BoolArray:
-    """Whether points [f, 2] lie in boxes [t, 4]: [f, t]."""
-    point, box = points[:, None], boxes[None]
+def _hold(boxes: FloatArray, found: FloatArray) -> BoolArray:
+    """Whether boxes [t, 4] hold the centres of found ones [f, 4] that have an area: [f, t]."""
+    point, box = _find_centres(found)[:, None], boxes[None]
     row, column = point[..., 0], point[..., 1]
     in_rows = (row >= box[..., 0]) & (row < box[..., 2])
-    return np.asarray(in_rows & (column >= box[..., 1]) & (column < box[..., 3]))
+    inside = in_rows & (column >= box[..., 1]) & (column < box[..., 3])
+    return np.asarray(inside & (_measure_areas(found) > 0)[:, None])
 
 
 def _divide_shares(part: FloatArray, whole: FloatArray) -> FloatArray:
