@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sightline.errors import GeometryError
+from sightline.errors import GeometryError, RunError
 from sightline.metrics.maps.localisation import (
     MapScores,
     build_organ_row,
@@ -107,3 +107,14 @@ def test_two_methods_compare_over_patients():
     a, b = ([MapScores(tuple(rows(s, skill, 1))) for s in (1, 2)] for skill in (1.0, 0.0))
     found = compare_maps(a, b, "pointing", replicates=200)
     assert found.value_a is not None and "10 maps left out" in found.why
+
+
+def test_an_organ_too_small_for_one_of_two_grids_is_left_out_of_the_comparison():
+    whole = MapScores(tuple(rows(0, 1.0, 0)))
+    coarse = MapScores(tuple(row for row in rows(0, 0.0, 0) if row.case_id not in ("i1", "i2")))
+    for a, b in (([whole], [coarse]), ([coarse], [whole])):
+        found = compare_maps(a, b, "pointing", replicates=50)
+        assert found.n["maps"] == 18 and "12 maps left out" in found.why  # ten of them are of normals
+    finding = MapScores(tuple(replace(row, role="finding") for row in whole.rows))
+    with pytest.raises(RunError, match="different maps"):
+        compare_maps([finding], [coarse], "pointing")

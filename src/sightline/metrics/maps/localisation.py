@@ -27,6 +27,7 @@ NAMES: Mapping[str, str] = {
     "iou": "IoU at the region's area",
     "iou_half": "IoU at half the maximum",
 }
+ORGAN = "organ"
 _KEYS = ("case_id", "study_id", "patient_id", "label", "map_class", "role", "style")
 
 
@@ -164,7 +165,8 @@ def compare_maps(
 ) -> Comparison:
     """The difference of a map score between two methods on the same maps, over patients and trainings.
 
-    Rows in which any training has no defined score are left out of all of them, and counted in `why`.
+    Rows in which any training has no defined score are left out of all of them, and counted in `why`. An organ has a
+    row only where it covers a cell of the map: one that stands in some tables alone has no score in the others.
 
     Raises:
         RunError: an unknown measure, no runs, or runs over different rows.
@@ -175,21 +177,24 @@ def compare_maps(
     if not maps_a_per_seed or not maps_b_per_seed:
         raise RunError("A comparison needs map scores of both methods.")
     rows = [{row.key: row for row in run.rows} for run in runs]
-    keys = list(rows[0])
-    for other in rows[1:]:
-        different = sorted(set(other) ^ set(keys))
-        if different:
-            raise RunError(
-                f"Map scores are over different maps: {len(different)} stand in one only, e.g. {different[0]}.",
-                "Evaluate both runs on the same split with the same classes and regions.",
-            )
-    values = np.array([[getattr(table[key].score, measure) for key in keys] for table in rows], dtype=np.float64)
+    # grids differ between networks, and with them the organs that are seen
+    union = {key: row for table in reversed(rows) for key, row in table.items()}
+    keys = [*rows[0], *(key for key in union if key not in rows[0])]
+    different = sorted(key for key in keys if union[key].role != ORGAN and any(key not in table for table in rows))
+    if different:
+        raise RunError(
+            f"Map scores are over different maps: {len(different)} stand in one only, e.g. {different[0]}.",
+            "Evaluate both runs on the same split with the same classes and regions.",
+        )
+    unseen = MapScore(why="the organ covers no cell of the map")
+    scores = [[table[key].score if key in table else unseen for key in keys] for table in rows]
+    values = np.array([[getattr(score, measure) for score in row] for row in scores], dtype=np.float64)
     defined = np.atleast_1d(np.isfinite(values).all(axis=0))
     name, left_out = NAMES[measure], int((~defined).sum())
-    n = MapScores(tuple(rows[0][key] for key in keys)).counts()
+    n = MapScores(tuple(union[key] for key in keys)).counts()
     if not defined.any():
         return Comparison(name, None, None, None, n=n, method="no test", why="no map has this score in every run")
-    kept = MapScores(tuple(rows[0][key] for key, keep in zip(keys, defined, strict=True) if keep))
+    kept = MapScores(tuple(union[key] for key, keep in zip(keys, defined, strict=True) if keep))
     split = len(maps_a_per_seed)
     numbers = [average_resampled(row) for row in values[:, defined]]
     found = compare_resampled(
@@ -206,7 +211,6 @@ def compare_maps(
     return replace(found, why=why)
 
 
-ORGAN = "organ"
 NORMAL = "the class has no organ: not counted"
 
 
