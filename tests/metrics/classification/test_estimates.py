@@ -17,6 +17,7 @@ from sightline.metrics.classification.scores import (
     F1,
     Accuracy,
     BalancedAccuracy,
+    Brier,
     CalibrationError,
     Precision,
     Sensitivity,
@@ -151,3 +152,13 @@ def test_a_perfectly_calibrated_model_prints_what_is_drawn_by_loops():
     names = [e.name for e in compute_classification_report(t, replicates=50)]
     place = names.index("calibration error, image-wise")
     assert names[place + 1] == "calibration error of a perfectly calibrated model, image-wise"
+
+
+def test_a_brier_score_above_one_lies_in_its_interval():
+    random, n = np.random.default_rng(0), 40
+    labels = random.integers(0, 3, n)
+    said = np.where(random.random(n) < 0.6, (labels + 1) % 3, labels)
+    ids = tuple(str(i) for i in range(n))
+    run = Predictions(("a", "b", "c"), ids, ids, ids, labels, 0.94 * np.eye(3)[said] + 0.02)
+    found = estimate_score([run, run], Brier(), kind="percentile", replicates=200)
+    assert 1.0 < found.value < found.high

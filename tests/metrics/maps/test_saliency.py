@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sightline.errors import CohortError, GeometryError, LayoutError, RunError
-from sightline.metrics.maps.gaze import GazeRow, GazeScores, compare_gaze, seed_gaze
+from sightline.metrics.maps.gaze import NAMES, GazeRow, GazeScores, compare_gaze, seed_gaze
 from sightline.metrics.maps.saliency import MEASURES, GazeScore, resample_by_area, sample_others, score_gaze
 from sightline.metrics.maps.score import draw_centre_prior
 from sightline.structures.frame import Frame
@@ -228,6 +230,20 @@ def test_estimates_over_patients_beside_chance():
     assert found["CC with gaze, flat map"].value == 0.0
     gain = found["KL from gaze, better than a flat map by"]
     assert gain.value == pytest.approx(np.nanmean(scores.column("kl_chance") - scores.column("kl"))) and gain.low > 0
+
+
+def test_intervals_stay_within_the_range_of_their_measure():
+    own = table(1.0, 0).rows[0]
+    values = [(1.0, 0.0, 1.0, 0.0)] * 4 + [(0.99, 0.1, 0.9, 0.1), (0.6, 0.3, 0.1, 3.0)]
+    scores = GazeScores(tuple(
+        replace(own, case_id=f"i{i}", patient_id=f"p{i}",
+                score=replace(own.score, auc=auc, iou_top=top, cc=cc, kl=kl))
+        for i, (auc, top, cc, kl) in enumerate(values)
+    ))  # fmt: skip
+    found = {e.name: e for e in scores.estimates()}
+    for column, low, high in (("auc", 0, 1), ("iou_top", 0, 1), ("cc", -1, 1), ("kl", 0, np.inf)):
+        for estimate in (found[NAMES[column]], seed_gaze([scores, scores], column)):
+            assert low <= estimate.low < estimate.value < estimate.high <= high
 
 
 def test_trainings_and_methods():

@@ -8,6 +8,7 @@ interval and no p, and the reason.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Literal
@@ -87,7 +88,8 @@ def estimate_score(
         RunError: no runs, or runs over different cases.
     """
     if kind == "percentile":
-        found = seed_bootstrap(runs, score, replicates=replicates, seed=seed, n=n)
+        bounds = (0.0, math.inf if isinstance(score, Brier) else 1.0)
+        found = seed_bootstrap(runs, score, replicates=replicates, seed=seed, n=n, bounds=bounds)
         counted = dict(found.n) if len(runs) > 1 else {k: v for k, v in found.n.items() if k != "seeds"}
         return Estimate(found.name, found.value, found.low, found.high, counted, found.method, found.why)
     aligned = align(runs)

@@ -32,6 +32,16 @@ NAMES: Mapping[str, str] = {
     "iou_top": "IoU of the top fifths",
 }
 LOWER_IS_BETTER = ("kl",)
+# the smallest and the largest possible value; the standardised map at fixated places has neither
+_BOUNDS: Mapping[str, tuple[float, float]] = {
+    "kl": (0.0, math.inf),
+    "cc": (-1.0, 1.0),
+    "sim": (0.0, 1.0),
+    "nss": (-math.inf, math.inf),
+    "auc": (0.0, 1.0),
+    "sauc": (0.0, 1.0),
+    "iou_top": (0.0, 1.0),
+}
 _KEYS = ("case_id", "study_id", "patient_id", "label", "map_class", "reader")
 
 
@@ -93,17 +103,17 @@ class GazeScores(ScoreTable[GazeRow]):
             what = describe_left_out(len(self) - len(kept))
             own, chance, centre = (table.column(measure + suffix) for suffix in ("", "_chance", "_centre"))
             sign = -1.0 if measure in LOWER_IS_BETTER else 1.0
-            for label, values in (
-                (name, own),
-                (f"{name}, flat map", chance),
-                (f"{name}, centred Gaussian", centre),
-                (f"{name}, better than a flat map by", sign * (own - chance)),
-                (f"{name}, better than the centred Gaussian by", sign * (own - centre)),
+            bounds = _BOUNDS[measure]
+            width = bounds[1] - bounds[0]
+            for label, values, ends in (
+                (name, own, bounds),
+                (f"{name}, flat map", chance, bounds),
+                (f"{name}, centred Gaussian", centre, bounds),
+                (f"{name}, better than a flat map by", sign * (own - chance), (-width, width)),
+                (f"{name}, better than the centred Gaussian by", sign * (own - centre), (-width, width)),
             ):
-                patients = [row.patient_id for row in kept]
-                found.append(
-                    estimate_over_patients(label, average_resampled(values), patients, table.counts(), what=what)
-                )
+                number, patients = average_resampled(values), [row.patient_id for row in kept]
+                found.append(estimate_over_patients(label, number, patients, table.counts(), what=what, bounds=ends))
         return found
 
 
@@ -138,7 +148,7 @@ def seed_gaze(gaze_per_seed: Sequence[GazeScores], column: str) -> Estimate:
         [row.patient_id for row in table.rows],
         table.counts(),
         what=describe_left_out(left_out),
-        bounds=(-math.inf, math.inf),
+        bounds=_BOUNDS[name_measure(column)],
     )
 
 

@@ -156,6 +156,7 @@ def seed_bootstrap(
     replicates: int = 2000,
     seed: int = 0,
     n: Mapping[str, int] | None = None,
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Estimate:
     """The mean score of several trainings of one method, with an interval over patients and trainings.
 
@@ -165,6 +166,7 @@ def seed_bootstrap(
         replicates: number of bootstrap samples.
         seed: of the draws.
         n: counts to report beside the number of seeds.
+        bounds: the smallest and the largest possible value; a Brier score of three or more classes may exceed 1.
     """
     aligned = align(runs)
     resample = Resample.draw(aligned[0].patient_ids, replicates, seed)
@@ -175,9 +177,9 @@ def seed_bootstrap(
     drawn = seed_replicates(
         np.stack([resample.values(score, run) for run in aligned]), np.random.default_rng([seed, 1])
     )
-    # stretching the seeds' spread may leave the range of the scores, which all lie from 0 to 1
+    # stretching the seeds' spread may leave the range of the score
     found = compute_interval(
-        value, drawn.clip(0.0, 1.0), resample.patients, seed, what=describe_resampling(len(aligned))
+        value, drawn.clip(*bounds), resample.patients, seed, what=describe_resampling(len(aligned))
     )
     return Estimate(score.name, value, found.low, found.high, counted, found.method, found.why)
 

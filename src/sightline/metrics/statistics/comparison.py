@@ -350,7 +350,7 @@ def _compute_interval(
         ends = compute_score_interval(spread, build_share_model(spread), model_freedom=0.0)
         return *ends, "score interval, variance from leaving out patients"
     low, high = compute_mean_interval(spread)
-    return max(low, bounds[0]), min(high, bounds[1]), "t interval from leaving out patients"
+    return max(low, min(bounds[0], value)), min(high, max(bounds[1], value)), "t interval from leaving out patients"
 
 
 def compare_resampled(
