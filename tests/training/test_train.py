@@ -1,5 +1,6 @@
 """The loop: repeatable, resumable after SIGKILL bit for bit, honest about what it trained on."""
 
+import copy
 import csv
 import json
 import signal
@@ -21,7 +22,7 @@ from sightline.losses.self_transfer import SelfTransferLoss
 from sightline.models.backbones import Backbone
 from sightline.models.self_transfer import SelfTransfer
 from sightline.papers.catalogue import CATALOGUE
-from sightline.training.checkpoint import clone_weights, update_ema
+from sightline.training.checkpoint import clone_weights, load_state, save_state, update_ema
 from sightline.training.engine import Engine
 from sightline.training.optimization import (
     AdamW,
@@ -37,7 +38,7 @@ from sightline.training.recipe import format_recipe_json, read_recipe
 from sightline.training.run import open_run
 from sightline.training.serialization import build_from_plain, to_plain
 from sightline.training.step import Progress, build_epoch_row
-from sightline.training.train import train
+from sightline.training.train import _Loop, train
 
 QUIET = Engine(device="cpu", quiet=True)
 
@@ -250,6 +251,39 @@ def test_the_moving_average_is_that_of_torch():
     before = ours["0.weight"].clone()
     update_ema(ours, network, 0.9, step=0)
     assert torch.allclose(ours["0.weight"], before.lerp(network[0].weight.detach(), 0.9))
+
+
+@pytest.mark.filterwarnings("ignore:.*meta parameter")
+def test_copies_of_weights_are_read_back_where_the_network_is(tmp_path):
+    """`meta` stands in for a GPU: the moving average goes on there."""
+    network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    path = tmp_path / "state.safetensors"
+    save_state(path, network, optimizer, {}, {"average": network.state_dict(), "best": network.state_dict()})
+    elsewhere = copy.deepcopy(network).to("meta")
+    copies = load_state(path, elsewhere, torch.optim.SGD(elsewhere.parameters(), lr=0.1))[1]
+    assert {value.device.type for weights in copies.values() for value in weights.values()} == {"meta"}
+    update_ema(copies["average"], elsewhere, 0.9, step=5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_moving_average_on_a_gpu_survives_being_killed(tiny_cohort, tmp_path, monkeypatch):
+    recipe = tiny_recipe(steps=4, ema_decay=0.9)
+    engine = Engine("cuda", quiet=True, state_every_s=0.0)
+
+    step = _Loop._run_step
+
+    def run_until_killed(loop, batch):
+        if loop.at.step == 2:
+            raise KeyboardInterrupt
+        step(loop, batch)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(_Loop, "_run_step", run_until_killed)
+        train(recipe, tiny_cohort, tmp_path / "run", CATALOGUE, engine)
+    assert (tmp_path / "run" / "state" / "state.safetensors").is_file()
+    assert train(recipe, tiny_cohort, tmp_path / "run", CATALOGUE, engine).done
 
 
 @pytest.mark.parametrize("select", ["auc", pytest.param("loss", marks=pytest.mark.slow)])

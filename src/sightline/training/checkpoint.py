@@ -64,7 +64,7 @@ def save_state(
 def load_state(
     path: Path, network: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-    """Put a state back; returns the plain numbers and the further sets of weights.
+    """Put a state back; returns the plain numbers and the further sets of weights, on the network's device.
 
     Raises:
         RunError: the file is damaged or belongs to another network.
@@ -89,7 +89,12 @@ def load_state(
     if "cuda" in generators and torch.cuda.is_available():
         torch.cuda.set_rng_state(generators["cuda"])
     _load_optimizer(optimizer, groups.pop("optimizer", {}), scalars)
-    return numbers, groups
+    own = network.state_dict()
+    # files are read into the processor's memory
+    return numbers, {
+        label: {name: value.to(own[name].device) if name in own else value for name, value in weights.items()}
+        for label, weights in groups.items()
+    }
 
 
 def _load_optimizer(
