@@ -321,6 +321,12 @@ def test_schedules_against_their_formulas():
     assert cosine.rate(10, 100, 10) == pytest.approx(1.0)
     assert cosine.rate(55, 100, 10) == pytest.approx(0.5)
     assert cosine.rate(100, 100, 10) == pytest.approx(0.0, abs=1e-12)
+    for odd in (0, -5):
+        with pytest.raises(RecipeError, match=f"every_epochs must be 1 or more; got {odd}"):
+            StepDecay(every_epochs=odd)
+    for odd in (-0.1, 1.5, float("nan")):
+        with pytest.raises(RecipeError, match="warm_up is a share"):
+            CosineDecay(warm_up=odd)
 
 
 def test_layer_rates_and_optimisers():

@@ -183,8 +183,10 @@ class CosineDecay:
     warm_up: float = 0.05
 
     def __post_init__(self) -> None:
-        """Refuse rates that are none."""
+        """Refuse rates that are none, and a warm-up longer than the training."""
         _require_rates(start=self.start, end=self.end)
+        if not 0.0 <= self.warm_up <= 1.0:
+            raise RecipeError(f"warm_up is a share of the training, in 0..1; got {self.warm_up}.", "Try 0.05.")
 
     def rate(self, step: int, steps: int, steps_per_epoch: int, history: History = ()) -> float:
         """Learning rate of a step, counted from 0."""
@@ -204,8 +206,10 @@ class StepDecay:
     every_epochs: int = 30
 
     def __post_init__(self) -> None:
-        """Refuse rates that are none."""
+        """Refuse rates and epochs that are none."""
         _require_rates(start=self.start, factor=self.factor)
+        if self.every_epochs < 1:
+            raise RecipeError(f"every_epochs must be 1 or more; got {self.every_epochs}.", "Try 30.")
 
     def rate(self, step: int, steps: int, steps_per_epoch: int, history: History = ()) -> float:
         """Learning rate of a step, counted from 0."""
