@@ -340,3 +340,19 @@ def test_smoothing_is_a_gaussian_and_keeps_what_is_there():
     # wider than the map: mirrored as far as it goes, nothing lost
     assert torch.allclose(smooth_heatmaps(torch.ones(1, 1, 4, 6), 9.0), torch.ones(1, 1, 4, 6))
     assert not smooth_heatmaps(torch.zeros(1, 1, 5, 5), 1.0).any()
+
+
+def test_an_image_is_guided_by_the_target_of_its_own_class_alone():
+    """Where every class has a target: a mark of another class does not teach to look nowhere."""
+    out, labels = said(2), torch.tensor([0, 0])
+    targets = torch.zeros(2, 3, 8, 8)
+    targets[0, 0, 2:5] = targets[1, 1] = 1.0
+    guided = torch.tensor([[True, False, False], [False, True, False]])
+    batch = replace(batch_of(2, side=8), labels=labels, targets=targets, guided=guided)
+    term = HeatmapMatch("decoder")(out, batch, ONES, ())
+    first = torch.nn.functional.binary_cross_entropy_with_logits(out["decoder"][0, 0], targets[0, 0])
+    assert term.parts["decoder_error"] == pytest.approx(float(first.detach()), rel=1e-5)
+    assert not torch.autograd.grad(term.value, out["decoder"])[0][1].any()
+    # one target for all classes guides whoever has a mark
+    whole = HeatmapMatch("decoder")(out, replace(batch, targets=targets[:, 1:2]), ONES, ())
+    assert torch.autograd.grad(whole.value, out["decoder"])[0][1].any()

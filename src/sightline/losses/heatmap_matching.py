@@ -158,12 +158,12 @@ class HeatmapMatch:
         if self.match == "set2":
             assert shown is not None and heat is not None
             return self._match_each_other(shown, heat, alive), parts
-        guided = batch.guided.any(dim=1).to(everyone.device)
-        if batch.targets is None or not bool(guided.any()):
+        if batch.targets is None:
             return nothing, parts
-        gaze = resize_to_grid(
-            encode_target(self._select_gaze(batch).to(everyone.device, nothing.dtype), self.target), size
-        )
+        marks, guided = (tensor.to(everyone.device) for tensor in self._select_gaze(batch.targets, batch))
+        if not bool(guided.any()):
+            return nothing, parts
+        gaze = resize_to_grid(encode_target(marks.to(nothing.dtype), self.target), size)
         losses: list[tuple[float, Tensor]] = []
         if shown is not None:
             losses.append((self.w if self.match == "set3" else 1.0, _compute_bce(shown, gaze, guided)))
@@ -194,12 +194,12 @@ class HeatmapMatch:
             raise GeometryError(f"{self.match} compares maps [b, 1, h, w]; {name} is {list(maps.shape)}.")
         return maps
 
-    def _select_gaze(self, batch: Batch) -> Tensor:
-        """Targets [b, 1, *s]; where every class has its own, those of the image's class."""
-        assert batch.targets is not None
-        if batch.targets.shape[1] == 1:
-            return batch.targets
-        return batch.targets[torch.arange(len(batch), device=batch.targets.device), batch.labels][:, None]
+    def _select_gaze(self, targets: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Targets [b, 1, *s] and which images have one, [b]; where every class has its own, those of the image's."""
+        if targets.shape[1] == 1:
+            return targets, batch.guided.any(dim=1)
+        own = torch.arange(len(batch), device=targets.device)
+        return targets[own, batch.labels][:, None], batch.guided[own.to(batch.guided.device), batch.labels]
 
     def _choose_size(self, batch: Batch, painted: Tensor | None, explained: Tensor | None) -> tuple[int, int]:
         if self.grid is not None:
