@@ -26,7 +26,7 @@ from sightline.structures.evidence import Batch
 from sightline.training.engine import Engine
 from sightline.training.optimization import Adam, ReduceOnPlateau
 from sightline.training.run import open_run
-from sightline.training.step import TrainingObjective, _compute_guidance, convert_evidence
+from sightline.training.step import _compute_guidance, convert_evidence
 from sightline.training.train import train
 
 QUIET = Engine(device="cpu", quiet=True)
@@ -138,11 +138,11 @@ def test_independent_classes_keep_their_own_probabilities(tiny_cohort, tmp_path)
     assert header.endswith("s(no fracture),s(fracture)")
 
 
-def test_what_half_precision_would_spoil_is_refused():
-    network = tiny_recipe().model.build(2)
-    with pytest.raises(RunError, match="bf16-true"):
-        TrainingObjective(bare(objective=Explained(), precision="bf16-true"), network, torch.ones(2))
-    TrainingObjective(bare(objective=Explained(), precision="bf16-mixed"), network, torch.ones(2))
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_weights_of_16_bits_are_refused(precision):
+    with pytest.raises(RecipeError, match=f"{precision} keeps the weights in 16 bits") as caught:
+        tiny_recipe(precision=precision)
+    assert "bf16-mixed" in caught.value.remedy
 
 
 def test_a_plateau_ends_a_training(tiny_cohort, tmp_path):

@@ -40,6 +40,8 @@ from sightline.training.serialization import Catalogue, build_from_plain, restor
 # of epochs, steps and images a batch: a training of a step a second would take decades; of rates and weights, too: far
 # beyond any that a network has learnt by, and far below where single precision overflows
 MOST = 10**9
+# Fabric's words for weights of 16 bits
+_HALF_WEIGHTS = ("16-true", "bf16-true")
 
 
 class OptimiserConfig(Protocol):
@@ -186,6 +188,11 @@ class Recipe:
             raise RecipeError(
                 f"weight must be >= 0 and ema_decay in [0, 1); got {self.weight}, {self.ema_decay}.",
                 "Use for example --weight 1; weight 0 trains without guidance.",
+            )
+        if self.precision in _HALF_WEIGHTS:
+            raise RecipeError(
+                f"precision {self.precision} keeps the weights in 16 bits; validation, maps and guidance need 32.",
+                "Use bf16-mixed, or 16-mixed on a GPU: layers compute in 16 bits, weights stay in 32.",
             )
         if not 0 <= self.seed < 2**63:
             raise RecipeError(f"seed must be 0 or more, and below 2 ** 63; got {self.seed}.", "Choose another seed.")

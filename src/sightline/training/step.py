@@ -176,7 +176,6 @@ class TrainingObjective:
 
     Raises:
         RecipeError: the network already has a part of that name.
-        RunError: an objective that cannot be trained this way.
     """
 
     def __init__(self, recipe: Recipe, network: nn.Module, weights: Tensor, normal: int | None = None) -> None:
@@ -196,11 +195,6 @@ class TrainingObjective:
         # is told what the network says of each whole training batch
         self.listener: Callable[[Mapping[str, Tensor]], None] | None = None
         self.explainer = None if recipe.objective is None else recipe.objective.explainer
-        if self.explainer is not None and recipe.precision in ("16-true", "bf16-true"):
-            raise RunError(
-                f"{recipe.title} trains through gradients of the image, which {recipe.precision} is too coarse for.",
-                "Use --precision 32-true, or a mixed precision: explainers compute in float32 then.",
-            )
 
     def to(self, device: torch.device) -> TrainingObjective:
         """The same with the class weights on a device."""
