@@ -15,6 +15,7 @@ from sightline.evaluation.evaluate import evaluate
 from sightline.explainers.cam import GradCAM
 from sightline.explainers.gradients import InputGradient
 from sightline.losses.attribution_priors import AttributionPrior, MapEnergy
+from sightline.losses.map_norm import MapNorm
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
 from sightline.models.necks import Fusion
@@ -80,6 +81,12 @@ def test_a_changed_picture_or_view_is_computed_anew(tiny_cohort, tmp_path):
     assert FeatureCache(tmp_path, network.trunk, frozen_recipe().view).name(case, "test") != before
     other = FeatureCache(tmp_path, network.trunk, replace(frozen_recipe().view, contrast=0.2))
     assert other.folder != cache.folder
+
+
+def test_a_penalty_that_needs_no_marks_trains_on_kept_features(tiny_cohort, tmp_path):
+    engine = replace(QUIET, features=tmp_path / "features")
+    recipe = frozen_recipe(guidance=MapNorm(2), weight=1e-8, train_on=("train", "val"))
+    assert train(replace(recipe, steps=1), tiny_cohort, tmp_path / "run", CATALOGUE, engine).done
 
 
 def test_a_damaged_file_is_named(tmp_path):

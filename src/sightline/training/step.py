@@ -101,9 +101,7 @@ def run_training_step(
     loss = main
     if recipe.guidance is not None and recipe.weight > 0.0:
         # a penalty without regions still wants to know the input grid
-        targets = (
-            batch.images.new_zeros(len(batch), 1, *batch.images.shape[2:]) if batch.targets is None else batch.targets
-        )
+        targets = batch.images.new_zeros(len(batch), 1, *grid) if batch.targets is None else batch.targets
         term = _compute_guidance(recipe.guidance, out, targets, batch)
         released = 1.0 if recipe.release is None else recipe.release.factor(at.step, aim.steps)
         loss = main + recipe.weight * released * term.value
@@ -123,6 +121,8 @@ def run_training_step(
     sums.correct += int((out["logits"].detach().argmax(dim=1) == batch.labels).sum())
     for name, part in parts.items():
         sums.parts[name] = sums.parts.get(name, 0.0) + part * len(batch)
+    # kept features have no grid of their own
+    grid = batch.images.shape[2:] or batch.frames[0].shape
     return value
 
 
