@@ -1,15 +1,20 @@
 """Features kept in files: the same training as without them, computed once for all."""
 
+import hashlib
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from support.cohorts import tiny_recipe
 
 from sightline.data.targets.region_choice import RegionChoice
+from sightline.data.views.crops import Crop, RegionJitter
 from sightline.data.views.image_view import View
+from sightline.data.views.patches import Patches
 from sightline.errors import RecipeError, RunError
 from sightline.evaluation.evaluate import evaluate
 from sightline.explainers.cam import GradCAM
@@ -21,6 +26,9 @@ from sightline.models.cam_classifiers import ClassMapModel
 from sightline.models.necks import Fusion
 from sightline.models.pooling import SoftmaxPool
 from sightline.papers.catalogue import CATALOGUE
+from sightline.structures.case import Case
+from sightline.structures.regions import Box
+from sightline.structures.tag import Tag
 from sightline.training.engine import Engine
 from sightline.training.feature_cache import FeatureCache
 from sightline.training.optimization import WeightRelease
@@ -81,6 +89,46 @@ def test_a_changed_picture_or_view_is_computed_anew(tiny_cohort, tmp_path):
     assert FeatureCache(tmp_path, network.trunk, frozen_recipe().view).name(case, "test") != before
     other = FeatureCache(tmp_path, network.trunk, replace(frozen_recipe().view, contrast=0.2))
     assert other.folder != cache.folder
+
+
+def test_what_frames_a_picture_is_part_of_its_name(tiny_cohort, tmp_path):
+    """Marks where the view looks at them, pixels' shape where the cohort corrects it; else names are as before."""
+    network = frozen_recipe().model.build(2)
+    case = next(case for case in tiny_cohort if case.label == "fracture")
+    box = Box((2.0, 2.0), (8.0, 9.0), Tag("finding", "fracture"))
+    moved = replace(case, regions=(*(r for r in case.regions if r.tag.role != "finding"), box))
+    tall = replace(case, spacing_mm=(0.4, 0.2))
+    views = {
+        "whole": View(size=32, draws=1),
+        "patches": View(size=32, draws=1, patches=Patches(size=32)),
+        "of the picture": View(size=32, draws=1, patches=Patches(size=32, around=0.0, labels="picture")),
+        "crop": View(size=32, draws=1, crop=Crop()),
+        "jitter": View(size=32, draws=1, jitter=RegionJitter()),
+    }
+    for name, view in views.items():
+        cache = FeatureCache(tmp_path, network.trunk, view)
+        renamed = [drawn for drawn in ("draw 0", "test") if cache.name(case, drawn) != cache.name(moved, drawn)]
+        wanted = {"patches": ["draw 0"], "jitter": ["draw 0"], "crop": ["draw 0", "test"]}
+        assert renamed == wanted.get(name, []), name
+        assert cache.name(case, "test") != cache.name(tall, "test")
+        assert cache.name(case, "test") == cache.name(replace(case, spacing_mm=(0.3, 0.3)), "test")
+        # two cases of one picture are drawn differently
+        assert cache.name(case, "draw 0") != cache.name(replace(case, case_id="another"), "draw 0")
+    facts = case.image.stat()
+    named = f"{case.case_id} {facts.st_size} {facts.st_mtime_ns}"
+    cache = FeatureCache(tmp_path, network.trunk, views["whole"])
+    assert cache.name(case, "draw 0") == f"{hashlib.sha256(named.encode()).hexdigest()[:20]}-draw0"
+
+
+def test_pictures_out_of_archives_are_told_apart_by_what_they_hold(tmp_path):
+    cache = FeatureCache(tmp_path, frozen_recipe().model.build(2).trunk, View(size=32, draws=1))
+    names = set()
+    for pixel in (0, 1):
+        path = tmp_path / f"{pixel}.bmp"
+        Image.fromarray(np.full((8, 8), pixel, np.uint8)).save(path)
+        os.utime(path, (10**9, 10**9))
+        names.add(cache.name(Case("a", "s", "p", path, "fracture"), "test"))
+    assert len(names) == 2
 
 
 def test_a_penalty_that_needs_no_marks_trains_on_kept_features(tiny_cohort, tmp_path):

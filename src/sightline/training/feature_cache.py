@@ -16,10 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sightline.data.views.cache import Encoder
+from sightline.data.views.cache import Encoder, list_framing_boxes
+from sightline.data.views.frames import state_spacing
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RunError
+from sightline.io.files import digest_file
+from sightline.io.image import read_frame
 from sightline.structures.case import Case
 from sightline.structures.evidence import has_bfloat16
 
@@ -83,15 +86,21 @@ class FeatureCache:
         about = self.folder / "about.txt"
         if not about.is_file():
             about.write_text(f"{view}\n{trunk.frozen_stages.levels}\n", encoding="utf-8")
-        self._names: dict[Path, str] = {}
+        self.view = view
+        # by the case's number, which another one may have had in another process
+        self._names: dict[tuple[int, bool], tuple[Case, str]] = {}
 
     def name(self, case: Case, drawn: str) -> str:
-        """A name for one draw of the case's picture; a picture that changes on disk has another."""
-        if case.image not in self._names:
-            facts = case.image.stat()
-            text = f"{case.case_id} {facts.st_size} {facts.st_mtime_ns}"
-            self._names[case.image] = hashlib.sha256(text.encode()).hexdigest()[:20]
-        return f"{self._names[case.image]}-{drawn.replace(' ', '')}"
+        """A name for one draw of the case's picture: another one once the picture, or what frames it, has changed."""
+        training = drawn != "test"
+        known, name = self._names.get((id(case), training), (None, ""))
+        if known is not case:
+            text = f"{case.case_id} {_describe_picture(case)}"
+            if boxes := list_framing_boxes(case, self.view, training=training):
+                text += f" {[[float(x) for x in box] for box in boxes]}"
+            name = hashlib.sha256(text.encode()).hexdigest()[:20]
+            self._names[id(case), training] = case, name
+        return f"{name}-{drawn.replace(' ', '')}"
 
     def find(self, key: str) -> NDArray[np.int16] | None:
         """What is kept under a name.
@@ -121,6 +130,21 @@ class FeatureCache:
             np.save(file, features, allow_pickle=False)
         partial.replace(self.folder / f"{key}.npy")
         return features
+
+
+def _describe_picture(case: Case) -> str:
+    """What a picture's file holds, and the shape of its pixels where the cohort corrects it."""
+    facts = case.image.stat()
+    text = f"{facts.st_size} {facts.st_mtime_ns}"
+    if facts.st_mtime_ns % 10**9 == 0:
+        # out of an archive, which keeps whole seconds: another picture of this size may have the same time
+        text += f" {digest_file(case.image)}"
+    if case.spacing_mm is not None:
+        source = read_frame(case.image)
+        stated = state_spacing(source, case)
+        if stated.aspect != source.aspect:
+            text += f" aspect {stated.aspect!r}"
+    return text
 
 
 def keep_features(network: nn.Module, folder: Path | None, view: View | VolumeView) -> None:

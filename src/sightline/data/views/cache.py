@@ -94,7 +94,7 @@ class Pictures:
             return LoadedView(sample(working, frame) if known is None else known, frame, source, label)
         if view.patches is not None:
             if index not in self._findings:
-                self._findings[index] = list_boxes(case) if view.patches.labels == "marks" else ()
+                self._findings[index] = list_framing_boxes(case, view, training=True)
             findings = self._findings[index]
             frame = view.patch_frame(source, rng, findings)
             if view.patches.labels == "marks":
@@ -103,6 +103,14 @@ class Pictures:
             frame = view.training_frame(source, rng, around)
         pixels = view.tone(sample(working, frame), rng) if known is None else known
         return LoadedView(pixels, frame, source, label)
+
+
+def list_framing_boxes(case: Case, view: View, *, training: bool) -> tuple[Corners, ...]:
+    """The boxes of a case's marks that decide how a view frames it in training or at test time."""
+    if view.patches is not None:
+        return list_boxes(case) if training and view.patches.labels == "marks" else ()
+    around = view.around(case) if training or view.crop is not None else None
+    return () if around is None else (around,)
 
 
 class Volumes:
