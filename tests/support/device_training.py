@@ -9,9 +9,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.targets.region_choice import RegionChoice
+from sightline.data.views.image_view import View
 from sightline.explainers.gradients import InputGradient
 from sightline.losses.attribution_priors import AttributionPrior
 from sightline.losses.cell_focal import CellFocal
+from sightline.losses.gg_cam import GazeGuided
+from sightline.models.backbones import Backbone
+from sightline.models.cam_classifiers import ClassMapModel
+from sightline.models.necks import PyramidAttention
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
 from sightline.training.train import train
@@ -20,24 +25,32 @@ from support.objectives import Explained, Learned
 
 WORDS = {**CATALOGUE, "learned": Learned, "explained": Explained}
 # batches of five on two devices: three images and two, of which other numbers are marked
+MARKS = RegionChoice("box", "finding", "all")
 BARE = {"guidance": None, "weight": 0.0, "steps": 6, "batch_size": 5}
 RECIPES = {
-    "guided": tiny_recipe(steps=6, batch_size=5, regions=RegionChoice("box", "finding", "all"), select="loss"),
-    "trimmed": tiny_recipe(
-        steps=6, batch_size=5, regions=RegionChoice("box", "finding", "all"), guidance=CellFocal(trimmed=0.4)
-    ),
+    "guided": tiny_recipe(steps=6, batch_size=5, regions=MARKS, select="loss"),
+    "trimmed": tiny_recipe(steps=6, batch_size=5, regions=MARKS, guidance=CellFocal(trimmed=0.4)),
     "learned": tiny_recipe(objective=Learned(), **BARE),
     # the same in float64: what is left of the difference is not rounding
     "learned in float64": tiny_recipe(objective=Learned(), precision="64-true", **BARE),
     "explained": tiny_recipe(objective=Explained(), **BARE),
     # five studies of two views: six images and four
-    "joined in float64": tiny_recipe(
-        precision="64-true", join_views="maximum", steps=6, batch_size=5, regions=RegionChoice("box", "finding", "all")
+    "joined in float64": tiny_recipe(precision="64-true", join_views="maximum", steps=6, batch_size=5, regions=MARKS),
+    # batches without a mark, whose loss knows nothing of the weight of gaze
+    "gaze in float64": tiny_recipe(
+        objective=GazeGuided(), precision="64-true", regions=MARKS, **{**BARE, "batch_size": 2}
+    ),
+    # a network with a part that has no output
+    "idle in float64": tiny_recipe(
+        precision="64-true",
+        model=ClassMapModel(backbone=Backbone(name="test_resnet"), attention=PyramidAttention()),
+        view=View(size=64),
+        **BARE,
     ),
     "prior in float64": tiny_recipe(
         precision="64-true",
         objective=AttributionPrior(InputGradient(score="log_probabilities", reduce="square_sum"), "outside", 0.1),
-        regions=RegionChoice("box", "finding", "all"),
+        regions=MARKS,
         **BARE,
     ),
 }

@@ -6,7 +6,7 @@ import ctypes
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -223,6 +223,55 @@ def sync_batch_norms(network: nn.Module) -> int:
             module.__class__ = type(f"Synced{kind.__name__}", (_SyncedBatchNorm, kind), {})
             changed += 1
     return changed
+
+
+class _Tie(torch.autograd.Function):
+    """A loss tied to parameters, whether it depends on them or not; of the tie itself they get no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, *parameters: Tensor) -> Tensor:
+        """The loss."""
+        ctx.parameters = len(parameters)
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The loss's gradient, and none."""
+        return gradients[0], *[None] * ctx.parameters
+
+
+def compute_gradients(fabric: Fabric, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+    """Gradients of a loss on several devices; of parameters that it does not depend on there are none, as on one.
+
+    Devices wait for each other at every parameter (a decoder that only marked images train, say, or a weight of a term
+    that a batch lacks), and what they did not find they would take for zeros, by which an optimiser decays weights.
+
+    Args:
+        fabric: of the training.
+        loss: of the whole batch, on every device.
+        parameters: those that are trained.
+    """
+    reached: set[int] = set()
+
+    def remember(parameter: Tensor) -> None:
+        # called at every parameter; devices put their zeros there later
+        if parameter.grad is not None:
+            reached.add(id(parameter))
+
+    hooks = [
+        parameter.register_post_accumulate_grad_hook(remember)  # type: ignore[no-untyped-call]
+        for parameter in parameters
+    ]
+    try:
+        fabric.backward(cast(Tensor, _Tie.apply(loss, *parameters)))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found = torch.tensor([float(id(p) in reached) for p in parameters], device=fabric.device)
+    dist.all_reduce(found)
+    for parameter, devices in zip(parameters, found.tolist(), strict=True):
+        if not devices:
+            parameter.grad = None
 
 
 def gather_batch(fabric: Fabric, out: Mapping[str, Tensor], batch: Batch) -> tuple[dict[str, Tensor], Batch]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sightline.errors import RecipeError, RunError
 from sightline.structures.evidence import Batch, Evidence, compute_probabilities, join_logits, to_channels_last
 from sightline.structures.protocols import GuidanceConfig, Term, TermLike, find_learned_part
-from sightline.training.engine import gather_batch
+from sightline.training.engine import compute_gradients, gather_batch
 from sightline.training.recipe import Recipe
 
 
@@ -110,7 +110,10 @@ def run_training_step(
         sums.excess += (float(term.value.detach()) - term.floor) * term.images
         sums.guided += term.images
     optimizer.zero_grad(set_to_none=True)
-    fabric.backward(loss)
+    if fabric.world_size > 1:
+        compute_gradients(fabric, loss, [p for p in plain.parameters() if p.requires_grad])
+    else:
+        fabric.backward(loss)
     if recipe.optimiser.clip_value is not None:
         fabric.clip_gradients(plain, optimizer, clip_val=recipe.optimiser.clip_value)
     optimizer.step()
