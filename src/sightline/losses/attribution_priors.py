@@ -166,19 +166,32 @@ class AttributionPrior:
             logits = out["logits"].to(torch.promote_types(out["logits"].dtype, torch.float32))
             losses = cross_entropy(logits, batch.labels, reduction="none")
             classification = (losses * class_weights[batch.labels]).mean()
-            error, parts = self._compute_penalty(out, batch)
+            error, energy, maps = self._compute_penalty(out, batch)
             value = classification + self.weight * error
-        parts = {"cross_entropy": float(classification.detach()), "map_error": float(error.detach()), **parts}
-        return Term(value, len(batch), parts=parts)
+        parts = {"cross_entropy": float(classification.detach()), "map_error": float(error.detach())}
+        parts |= {} if energy is None else {"energy_inside": energy}
+        # the share of energy is a mean over the marked maps that have any, the rest over all images
+        of_error = maps if self.penalty == "energy" else len(batch)
+        return Term(
+            value,
+            len(batch),
+            parts=parts,
+            means=((parts["cross_entropy"], len(batch)), (self.weight * parts["map_error"], of_error)),
+            means_of_parts={
+                "map_error": ((parts["map_error"], of_error),),
+                **({} if energy is None else {"energy_inside": ((energy, maps),)}),
+            },
+        )
 
-    def _compute_penalty(self, out: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def _compute_penalty(self, out: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, float | None, int]:
+        """The penalty, the share of energy inside the marks if any map has some, and how many maps have."""
         if "explained" not in out:
             raise GeometryError("AttributionPrior needs the explainer's map.", "Train it as a recipe's objective.")
         maps = out["explained"]
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
         nothing = (maps * 0.0).sum()
         if batch.targets is None:
-            return nothing, {}
+            return nothing, None, 0
         own = batch.labels[:, None].to(maps.device)
         marked = batch.guided.to(maps.device).gather(1, own)[:, 0]
         targets = batch.targets.to(maps.device)
@@ -192,13 +205,14 @@ class AttributionPrior:
             maps = maps / torch.where(top > 0.0, top, torch.ones_like(top))
         inside, alive = _compute_energy_inside(maps.relu(), cover)
         counted = marked & alive[:, 0]
-        parts = {"energy_inside": float(inside.detach()[:, 0][counted].mean())} if bool(counted.any()) else {}
+        number = int(counted.sum())
+        energy = float(inside.detach()[:, 0][counted].mean()) if number else None
         if self.penalty == "energy":
             # a map without positive evidence has no share of it, and no gradient
-            return (-inside[:, 0][counted].mean() if bool(counted.any()) else nothing), parts
+            return (-inside[:, 0][counted].mean() if number else nothing), energy, number
         outside = ((maps**2 if self.squared else maps) * (1.0 - cover)).flatten(1).sum(1)
         # the mean over all images, as the cross-entropy's: equation 1 sums both over the images
-        return outside[marked].sum() / len(marked) + nothing, parts
+        return outside[marked].sum() / len(marked) + nothing, energy, number
 
 
 def _compute_cover(targets: Tensor, maps: Tensor) -> Tensor:

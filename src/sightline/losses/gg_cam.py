@@ -125,14 +125,22 @@ class GazeGuidedLoss(nn.Module):
         with torch.autocast(out["logits"].device.type, enabled=False):
             losses = cross_entropy(out["logits"].float(), batch.labels, reduction="none")
             classification = (losses * class_weights[batch.labels]).mean().double()
-            error, images = self.map_error(out, batch)
-            value = self._combine(classification, error, images)
+            error, maps = self.map_error(out, batch)
+            value = self._combine(classification, error, maps)
+            of_images, of_maps = (float(share.detach()) for share in self._split_value(classification, error))
         parts = {"cross_entropy": float(classification.detach()), "map_error": float(error.detach())}
+        means = {"map_error": ((parts["map_error"], maps),)}
         parts |= {name: math.exp(float(logarithm.detach())) for name, logarithm in self._report_numbers().items()}
-        return Term(value, len(batch), parts=parts)
+        return Term(
+            value,
+            len(batch),
+            parts=parts,
+            means=((of_images, len(batch)), (of_maps, maps)),
+            means_of_parts=means,
+        )
 
     def map_error(self, out: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, int]:
-        """L_sm, the mean over guided maps and their cells (equation 9), and the number of guided images."""
+        """L_sm, the mean over guided maps and their cells (equation 9), and the number of guided maps."""
         maps = out.get("maps")
         if maps is None or maps.ndim != 4:
             raise GeometryError("GazeGuided needs class maps of two axes.", "Use cam_layer or class_map_model.")
@@ -150,7 +158,7 @@ class GazeGuidedLoss(nn.Module):
         if self.config.squash:
             omega = torch.sigmoid(self.log_gain.exp().float() * omega)
         errors = ((omega - gaze) ** 2).flatten(2).mean(dim=-1)
-        return errors[guided].mean().double(), int(guided.any(dim=1).sum())
+        return errors[guided].mean().double(), int(guided.sum())
 
     def gaze_on_map(self, targets: Tensor, shape: Sequence[int]) -> Tensor:
         """Psi: targets [b, 1, *s] on the map's grid [b, 1, h, w], each image's maximum 1 (algorithm 1, step 5)."""
@@ -162,14 +170,24 @@ class GazeGuidedLoss(nn.Module):
         top = gaze.flatten(1).amax(dim=1).view(-1, 1, 1, 1)
         return torch.where(top > 0.0, gaze / top.clamp(min=1e-12), torch.zeros_like(gaze))
 
-    def _combine(self, classification: Tensor, error: Tensor, images: int) -> Tensor:
+    def _split_value(self, classification: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+        """What all images say in the value, and what guided maps say."""
+        if self.config.weights == "fixed":
+            return classification, self.config.weight * error
+        for_ce, for_map = (torch.exp(-2.0 * log_sigma) for log_sigma in (self.log_sigma_ce, self.log_sigma_map))
+        return (
+            for_ce * classification + torch.log1p(self.log_sigma_ce.exp()),
+            0.5 * for_map * error + torch.log1p(self.log_sigma_map.exp()),
+        )
+
+    def _combine(self, classification: Tensor, error: Tensor, maps: int) -> Tensor:
         if self.config.weights == "fixed":
             return classification + self.config.weight * error
         for_ce = torch.exp(-2.0 * self.log_sigma_ce)
         # a batch without gaze says nothing about how much gaze should weigh
-        for_map = 0.5 * torch.exp(-2.0 * self.log_sigma_map) if images else for_ce * 0.0
+        for_map = 0.5 * torch.exp(-2.0 * self.log_sigma_map) if maps else for_ce * 0.0
         penalty = torch.log1p(self.log_sigma_ce.exp())
-        penalty = penalty + torch.log1p(self.log_sigma_map.exp()) if images else penalty
+        penalty = penalty + torch.log1p(self.log_sigma_map.exp()) if maps else penalty
         printed = for_ce * classification + for_map * error + penalty
         if not self.config.rescale:
             return printed

@@ -21,7 +21,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from sightline.errors import GeometryError, RecipeError
 from sightline.structures.evidence import Batch
-from sightline.structures.protocols import Explainer, Term
+from sightline.structures.protocols import Explainer, Means, Term
 
 Sets = Literal["classifier", "decoder", "set1", "set2", "set3"]
 
@@ -130,10 +130,17 @@ class HeatmapMatch:
             classes = self._classify(_widen(out["logits"]), batch.labels, class_weights)
             if self.match == "classifier":
                 return Term(classes, len(batch), parts={"classification": float(classes.detach())})
-            maps, parts = self._match_maps(out, batch)
+            maps, parts, means = self._match_maps(out, batch)
             value = self.gamma * classes + (1.0 - self.gamma) * maps
         parts = {"classification": float(classes.detach()), "map_error": float(maps.detach()), **parts}
-        return Term(value, len(batch), parts=parts)
+        of_maps = tuple(((1.0 - self.gamma) * mean, count) for mean, count in means["map_error"])
+        return Term(
+            value,
+            len(batch),
+            parts=parts,
+            means=((self.gamma * parts["classification"], len(batch)), *of_maps),
+            means_of_parts=means,
+        )
 
     def _classify(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         if self.labels == "softmax":
@@ -141,8 +148,8 @@ class HeatmapMatch:
         truth = one_hot(labels, logits.shape[1]).to(logits.dtype)
         return (binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1) * weights[labels]).mean()
 
-    def _match_maps(self, out: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """L_seg over the images for which it is defined, and its parts."""
+    def _match_maps(self, out: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, float], dict[str, Means]]:
+        """L_seg over the images for which it is defined, its parts, and what they are means of."""
         painted = self._require_output(out, "decoder", self.match != "set1")
         explained = self._require_output(out, "explained", self.match != "decoder")
         size = self._choose_size(batch, painted, explained)
@@ -157,22 +164,28 @@ class HeatmapMatch:
         nothing = _widen(out["logits"]).sum() * 0.0
         if self.match == "set2":
             assert shown is not None and heat is not None
-            return self._match_each_other(shown, heat, alive), parts
+            error = self._match_each_other(shown, heat, alive)
+            return error, parts, {"map_error": ((float(error.detach()), int(alive.sum())),)}
         if batch.targets is None:
-            return nothing, parts
+            return nothing, parts, {"map_error": ()}
         marks, guided = (tensor.to(everyone.device) for tensor in self._select_gaze(batch.targets, batch))
         if not bool(guided.any()):
-            return nothing, parts
+            return nothing, parts, {"map_error": ()}
         gaze = resize_to_grid(encode_target(marks.to(nothing.dtype), self.target), size)
         losses: list[tuple[float, Tensor]] = []
+        means: dict[str, Means] = {}
         if shown is not None:
             losses.append((self.w if self.match == "set3" else 1.0, _compute_bce(shown, gaze, guided)))
             parts["decoder_error"] = float(losses[-1][1].detach())
+            means["decoder_error"] = ((parts["decoder_error"], int(guided.sum())),)
         if heat is not None:
             error = _compute_bce(self._convert_to_logits(heat), gaze, guided & alive)
             losses.append((1.0 - self.w if self.match == "set3" else 1.0, error))
             parts["heatmap_error"] = float(error.detach())
-        return sum((weight * loss for weight, loss in losses), nothing), parts
+            means["heatmap_error"] = ((parts["heatmap_error"], int((guided & alive).sum())),)
+        each = zip(losses, list(means.values()), strict=True)
+        means["map_error"] = tuple((weight * mean, count) for (weight, _), ((mean, count),) in each)
+        return sum((weight * loss for weight, loss in losses), nothing), parts, means
 
     def _match_each_other(self, shown: Tensor, heat: Tensor, alive: Tensor) -> Tensor:
         """Set 2: D against H, and where both learn H against D, each time with the other one as it is."""

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 
 from sightline.structures.evidence import Batch, Evidence
 
+# a sum of means: each, and how many images (or maps) it is a mean over
+Means = tuple[tuple[float, int], ...]
+
 
 class TermLike(Protocol):
-    """What a loss returns: its value, the number of images counted, its minimum, and its parts."""
+    """What a loss returns: its value, the number of images counted, its minimum, its parts, and the means in them."""
 
     @property
     def value(self) -> Tensor: ...  # noqa: D102
@@ -25,6 +28,10 @@ class TermLike(Protocol):
     def floor(self) -> float: ...  # noqa: D102
     @property
     def parts(self) -> Mapping[str, float]: ...  # noqa: D102
+    @property
+    def means(self) -> Means: ...  # noqa: D102
+    @property
+    def means_of_parts(self) -> Mapping[str, Means]: ...  # noqa: D102
 
 
 class ModelConfig(Protocol):
@@ -113,12 +120,17 @@ class Term:
         images: number of images counted.
         floor: the minimum for these targets; `value - floor` can be compared across resolutions.
         parts: components of the value by name, for the log.
+        means: what the value is the sum of, so that several batches can be taken together: means, each with how many
+            images (or maps) it is over. Empty: the value is one mean over `images`.
+        means_of_parts: the same of parts; those that are not named are means over `images`.
     """
 
     value: Tensor
     images: int
     floor: float = 0.0
     parts: Mapping[str, float] = field(default_factory=dict)
+    means: Means = ()
+    means_of_parts: Mapping[str, Means] = field(default_factory=dict)
 
     @property
     def excess(self) -> float:

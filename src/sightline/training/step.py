@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sightline.errors import RecipeError, RunError
 from sightline.structures.evidence import Batch, Evidence, compute_probabilities, join_logits, to_channels_last
-from sightline.structures.protocols import GuidanceConfig, Term, TermLike, find_learned_part
+from sightline.structures.protocols import GuidanceConfig, Means, Term, TermLike, find_learned_part
 from sightline.training.engine import compute_gradients, gather_batch
 from sightline.training.recipe import Recipe
 
@@ -39,6 +39,35 @@ def convert_evidence(evidence: Evidence) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
+# running sums of what is a sum of means, by name: of each mean the total, and over how many
+Totals = dict[str, list[list[float]]]
+
+
+def add_means(totals: Totals, name: str, means: Means) -> None:
+    """Add a batch's means to running sums."""
+    kept = totals.setdefault(name, [])
+    kept.extend([0.0, 0] for _ in range(len(means) - len(kept)))
+    for total, (mean, count) in zip(kept, means, strict=False):
+        if count:
+            total[0] += mean * count
+            total[1] += count
+
+
+def add_parts(totals: Totals, term: TermLike) -> None:
+    """Add the parts of a batch's term to running sums."""
+    for name, part in term.parts.items():
+        add_means(totals, name, term.means_of_parts.get(name, ((part, term.images),)))
+
+
+def join_means(totals: Totals) -> dict[str, float]:
+    """What each name is over all batches, as if they were one; nothing under those that no image counted for."""
+    return {
+        name: sum(total / count for total, count in means if count)
+        for name, means in totals.items()
+        if any(count for _, count in means)
+    }
+
+
 @dataclass
 class Sums:
     """Running sums of an epoch, so that a resumed epoch reports the same means."""
@@ -52,7 +81,12 @@ class Sums:
     correct: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
-    parts: dict[str, float] = field(default_factory=dict)
+    parts: Totals = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Take parts as earlier versions kept them: totals over all images."""
+        read: dict[str, Any] = dict(self.parts)
+        self.parts = {n: total if isinstance(total, list) else [[total, self.images]] for n, total in read.items()}
 
 
 @dataclass
@@ -88,6 +122,8 @@ def run_training_step(
         The loss.
     """
     sums, recipe = at.sums, aim.recipe
+    # kept features have no grid of their own
+    grid = batch.images.shape[2:] or batch.frames[0].shape
     out = plain(to_channels_last(batch.images))
     out["logits"] = out["logits"].to(torch.promote_types(out["logits"].dtype, torch.float32))
     out |= aim.explain_batch(batch)
@@ -97,8 +133,8 @@ def run_training_step(
         out["logits"] = join_logits(out["logits"], batch.studies, recipe.join_views, aim.normal)
     if aim.listener is not None:
         aim.listener(out)
-    main, _, parts = aim(out, batch, at.history)
-    loss = main
+    aimed = aim(out, batch, at.history)
+    loss = main = aimed.value
     if recipe.guidance is not None and recipe.weight > 0.0:
         # a penalty without regions still wants to know the input grid
         targets = batch.images.new_zeros(len(batch), 1, *grid) if batch.targets is None else batch.targets
@@ -122,10 +158,7 @@ def run_training_step(
     sums.loss += value * len(batch)
     sums.objective += float(main.detach()) * len(batch)
     sums.correct += int((out["logits"].detach().argmax(dim=1) == batch.labels).sum())
-    for name, part in parts.items():
-        sums.parts[name] = sums.parts.get(name, 0.0) + part * len(batch)
-    # kept features have no grid of their own
-    grid = batch.images.shape[2:] or batch.frames[0].shape
+    add_parts(sums.parts, aimed)
     return value
 
 
@@ -151,7 +184,7 @@ def build_epoch_row(epoch: int, at: Progress, recipe: Recipe, steps: int, steps_
         "loss": sums.loss / n,
         ("cross_entropy" if recipe.objective is None else "objective"): sums.objective / n,
         "accuracy": sums.correct / n if recipe.classifies else None,
-        **{name: total / n for name, total in sums.parts.items()},
+        **join_means(sums.parts),
         "guided_images": sums.guided,
         "guidance": sums.guidance / sums.guided if sums.guided else None,
         "guidance_excess": sums.excess / sums.guided if sums.guided else None,
@@ -218,16 +251,16 @@ class TrainingObjective:
 
     def __call__(
         self, out: Mapping[str, Tensor], batch: Batch, history: Sequence[Mapping[str, Any]], *, even: bool = False
-    ) -> tuple[Tensor, int, Mapping[str, float]]:
-        """The value, over how many images, and its parts for the log; `even`: without class weights."""
+    ) -> TermLike:
+        """The term of a batch; `even`: without class weights."""
         weights = torch.ones_like(self.weights) if even else self.weights
         if self.recipe.join_views != "none" and batch.studies is not None:
-            return *compute_study_loss(out["logits"], batch.labels, batch.studies, weights), {}
+            return Term(*compute_study_loss(out["logits"], batch.labels, batch.studies, weights))
         if self.objective is None:
             losses = F.cross_entropy(out["logits"], batch.labels, reduction="none")
-            return (losses * weights[batch.labels]).mean(), len(batch), {}
-        term = self.objective(out, batch, weights, history)
-        return term.value, term.images, term.parts
+            return Term((losses * weights[batch.labels]).mean(), len(batch))
+        term: TermLike = self.objective(out, batch, weights, history)
+        return term
 
 
 def compute_study_loss(joined: Tensor, labels: Tensor, studies: Tensor, class_weights: Tensor) -> tuple[Tensor, int]:

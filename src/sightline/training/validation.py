@@ -19,7 +19,7 @@ from sightline.structures.evidence import compute_probabilities, forward_evidenc
 from sightline.structures.protocols import needs_history
 from sightline.training.checkpoint import swap_weights
 from sightline.training.feature_cache import find_encoder
-from sightline.training.step import TrainingObjective, convert_evidence
+from sightline.training.step import Totals, TrainingObjective, add_means, add_parts, convert_evidence, join_means
 
 NOTHING: Mapping[str, float | None] = {"val_loss": None, "val_accuracy": None, "val_auc": None, "val_f1": None}
 
@@ -87,8 +87,10 @@ def _run_validation(
     items = CohortItems(
         validation, recipe.view, wanted, boxes=recipe.needs_boxes, seed=recipe.seed, encoder=find_encoder(network)
     )
-    logits, labels, studies, loss, counted = [], [], [], 0.0, 0
-    sums: dict[str, float] = {}
+    logits, labels, studies = [], [], []
+    # as if all images were one batch, however they come
+    loss: Totals = {}
+    parts: Totals = {}
     for batch in iterate_test_batches(items, batch_size=max(16, recipe.batch_size), workers=workers):
         there = batch.to(device)
         out = convert_evidence(forward_evidence(network, batch.images, device))
@@ -100,14 +102,12 @@ def _run_validation(
             continue
         with torch.no_grad():
             on_device = {name: tensor.to(device) for name, tensor in out.items()}
-            value, images, parts = aim(on_device, there, history, even=True)
-        loss, counted = loss + float(value) * images, counted + images
-        for name, part in parts.items():
-            sums[name] = sums.get(name, 0.0) + part * images
+            term = aim(on_device, there, history, even=True)
+        add_means(loss, "loss", term.means or ((float(term.value), term.images),))
+        add_parts(parts, term)
     if studies:
         return _judge_studies(aim, torch.cat(logits), torch.cat(labels), torch.cat(studies))
-    means = {name: total / counted for name, total in sums.items() if counted}
-    return _ValidationOutput(torch.cat(logits), torch.cat(labels), loss / counted if counted else None, means)
+    return _ValidationOutput(torch.cat(logits), torch.cat(labels), join_means(loss).get("loss"), join_means(parts))
 
 
 def _judge_studies(aim: TrainingObjective, logits: Tensor, labels: Tensor, studies: Tensor) -> _ValidationOutput:
