@@ -60,6 +60,9 @@ def test_what_a_mark_is_worth_by_hand(cohort):
     said = describe_worth(result, lines)
     assert f"guided all marks, 75 images: {(equal - small.images) / small.marks:.1f} images without a mark" in said
     assert "guided all marks, 600 images: cannot be said" in said
+    # of a distance less is better
+    far = [replace(line, metric="centre distance in px", mean=10 * (1 - line.mean)) for line in lines]
+    assert describe_worth(result, far, "centre distance in px").split("counted): ")[1] == said.split("counted): ")[1]
 
 
 def test_marks_that_gain_nothing_are_worth_nothing(cohort):

@@ -12,8 +12,15 @@ from scipy import stats
 
 from sightline.errors import CohortError
 from sightline.evaluation.result import Evaluation
+from sightline.evaluation.tables import figures
 from sightline.evaluation.tables.lines import Line, RowOnTest, read_lines, write_lines
-from sightline.evaluation.tables.report import _write_sentences, build_metric_tables, format_markdown
+from sightline.evaluation.tables.report import (
+    _choose_best,
+    _word_answer,
+    _write_sentences,
+    build_metric_tables,
+    format_markdown,
+)
 from sightline.evaluation.tables.summary import compute_window_lines, summarise
 from sightline.evaluation.tables.table import PublishedValue, Row, RowResult, Table, TableResult
 from sightline.inference.network_output import Maps
@@ -232,3 +239,53 @@ def test_a_mean_and_its_interval_are_of_the_same_maps():
     found = seed_estimate([maps(one), maps(two)], "energy")
     assert found.value == pytest.approx(np.mean(values)) and found.low < found.value < found.high
     assert found.n["maps"] == 10 and "10 maps without a score left out" in found.method
+
+
+def tell(means, metric, references=None, p=0.01):
+    """The opening sentence, and the rest, of a table whose rows have these means."""
+    references = references or {name: "a" for name in means if name != "a"}
+    made = result({name: (None, CohortError("no")) for name in means})
+    made = replace(made, table=replace(made.table, leading=(metric,)))
+    lines = []
+    for name, mean in means.items():
+        line = Line(name, "test", metric, mean=mean)
+        if name in references:
+            of = references[name]
+            line = replace(line, reference=of, difference=mean - means[of], p_paired=p, p_holm=p)
+        lines.append(line)
+    opening = _choose_best(made, lines)
+    return opening.best.row, _word_answer(opening), _write_sentences(made, lines, opening.compared)[1:]
+
+
+def test_the_report_opens_with_the_best_row():
+    auc, far, kl = "study-wise AUC", "centre distance in px", "KL from gaze, class map"
+    best, said, more = tell({"a": 0.7, "b": 0.8, "c": 0.6}, auc)
+    assert best == "b" and said == "b has the highest study-wise AUC, 0.800, better than a: +0.100, p = 0.010 (p = " \
+        "0.010 after Holm's correction)."  # fmt: skip
+    assert len(more) == 1 and "c: study-wise AUC 0.600, worse than a: -0.100" in more[0]
+    # the reference is best
+    best, said, more = tell({"a": 0.9, "b": 0.8, "c": 0.6}, auc)
+    assert best == "a" and said.startswith(
+        "a has the highest study-wise AUC, 0.900; of the rows compared with it, b has the highest, 0.800, worse than a:"
+    )
+    assert len(more) == 1 and more[0].startswith("c: ")
+    assert "not shown to differ from a" in tell({"a": 0.9, "b": 0.8}, auc, p=0.2)[1]
+    # less is better
+    for metric in (far, kl):
+        best, said, more = tell({"a": 40.0, "b": 4.0, "c": 80.0}, metric)
+        assert best == "b" and said.startswith(f"b has the lowest {metric}, 4.000, better than a: -36.000")
+        assert "worse than a: +40.000" in more[0]
+    # a row that is no part of a comparison
+    said = tell({"a": 0.7, "b": 0.8, "d": 0.9}, auc, {"b": "a"})[1]
+    assert said.startswith("Of the rows that are part of a comparison, b has the highest study-wise AUC, 0.800, better")
+
+
+@pytest.mark.parametrize(("metric", "ends"), [("study-wise AUC", ("worse", "better")), ("NSS", ("worse", "better")),
+                         ("centre distance in mm", ("better", "worse"))])  # fmt: skip
+def test_the_forest_says_which_side_is_better(monkeypatch, metric, ends):
+    made = result({"b": (None, CohortError("no"))})
+    drawn = []
+    monkeypatch.setattr(figures, "draw_forest", lambda rows, better, **_: drawn.append(better) or b"")
+    line = Line("b", "test", metric, mean=1.0, reference="a", difference=0.5)
+    figures.draw_forest_chart(replace(made, table=replace(made.table, leading=(metric,))), [line])
+    assert drawn == [ends, ends]

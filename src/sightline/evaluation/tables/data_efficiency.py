@@ -83,7 +83,8 @@ def describe_worth(result: TableResult, lines: Sequence[Line], metric: str | Non
     """How many unmarked images one mark is worth, at each size, as a sentence.
 
     The best unmarked method at each size (by its score on the test cases, to its advantage) gives a curve; where the
-    marked method's score lies on it, so many images without marks would have given the same.
+    marked method's score lies on it, so many images without marks would have given the same. Scores of which less is
+    better are turned (`Line.merit`).
 
     Args:
         result: of a table.
@@ -92,7 +93,7 @@ def describe_worth(result: TableResult, lines: Sequence[Line], metric: str | Non
     """
     metric = metric or (result.table.leading or result.table.metrics)[0]
     scored = [
-        (one, line.mean)
+        (one, line.merit)
         for one in collect_sized_rows(result)
         if (line := find_line(lines, one.row.name, "test", metric)) is not None and line.mean is not None
     ]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from sklearn.metrics import roc_curve
 
 from sightline.evaluation.tables.data_efficiency import draw_efficiency_chart
-from sightline.evaluation.tables.lines import Line, find_line
+from sightline.evaluation.tables.lines import Line, find_line, is_less_better
 from sightline.evaluation.tables.pictures import choose_shown_rows
 from sightline.evaluation.tables.summary import choose_leading_metric
 from sightline.evaluation.tables.table import TableResult
@@ -60,12 +60,13 @@ def draw_forest_chart(result: TableResult, lines: Sequence[Line]) -> ReportPictu
     if not rows:
         return None
     title = f"{metric}: difference from the reference row"
+    better = ("better", "worse") if is_less_better(metric) else ("worse", "better")
     return ReportPicture(
-        draw_forest(rows, title=title),
+        draw_forest(rows, title=title, better=better),
         "Each row against its reference, with the paired 95% interval over patients and seeds; filled: p < 0.05 after "
         f"Holm's correction over the rows.{f' n: {counts[0]}.' if len(counts) == 1 else ''}",
         "Forest plot of differences",
-        draw_forest(rows, title=title, narrow=True),
+        draw_forest(rows, title=title, better=better, narrow=True),
     )
 
 

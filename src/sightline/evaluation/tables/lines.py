@@ -15,9 +15,26 @@ import numpy as np
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.table import RowResult
 from sightline.io.files import write_text
+from sightline.metrics.boxes.report import BOX_NAMES
 from sightline.metrics.classification.report import format_counts
 from sightline.metrics.estimate import Comparison, Estimate, format_p_text
+from sightline.metrics.maps.gaze import LOWER_IS_BETTER
+from sightline.metrics.maps.gaze import NAMES as GAZE_NAMES
 from sightline.metrics.statistics.comparison import welch
+
+LESS_IS_BETTER = (
+    *(GAZE_NAMES[measure] for measure in LOWER_IS_BETTER), BOX_NAMES["distance_px"], BOX_NAMES["distance_mm"],
+)  # fmt: skip
+
+
+def is_less_better(metric: str) -> bool:
+    """Whether less of a metric is better; the map that a metric is about stands after its comma.
+
+    Example:
+        >>> is_less_better("KL from gaze, class map"), is_less_better("study-wise AUC")
+        (True, False)
+    """
+    return metric.partition(", ")[0] in LESS_IS_BETTER
 
 
 @dataclass(frozen=True)
@@ -110,6 +127,20 @@ class Line:
         Sentences, bold numbers, stars and filled points all go by this, never by the interval alone.
         """
         return self.p_holm is not None and self.p_holm < 0.05
+
+    @property
+    def merit(self) -> float:
+        """The mean, turned so that more is better; below everything where there is none."""
+        if self.mean is None:
+            return -math.inf
+        return -self.mean if is_less_better(self.metric) else self.mean
+
+    @property
+    def verdict(self) -> str:
+        """What the difference says of the row, in the words before its reference's name."""
+        if not self.differs or self.difference is None:
+            return "not shown to differ from"
+        return "better than" if (self.difference < 0) == is_less_better(self.metric) else "worse than"
 
 
 def _format_number(value: float, percent: bool, sign: str = "") -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sightline.errors import count_noun
 from sightline.evaluation.result import read_capsule_digest
 from sightline.evaluation.tables.figures import assign_row_styles, draw_charts, draw_forest_chart, draw_learning_curves
-from sightline.evaluation.tables.lines import Line, find_line, write_lines
+from sightline.evaluation.tables.lines import Line, find_line, is_less_better, write_lines
 from sightline.evaluation.tables.pictures import draw_figures, draw_table_pictures
 from sightline.evaluation.tables.provenance import write_sources, write_training_time
 from sightline.evaluation.tables.summary import WINDOW_MEASURES, choose_leading_metric, summarise
@@ -55,8 +55,8 @@ def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summa
     rest = () if looked is None else looked.more
     curves = draw_learning_curves(result)
     figures = draw_figures(result)
-    best = _choose_best(result, lines)
-    reliance = _build_reliance_section(result, best)
+    opening = _choose_best(result, lines)
+    reliance = _build_reliance_section(result, opening.best)
     sections = [
         *([Section("At a glance", pictures=(plot,))] if plot is not None else []),
         *([] if looked is None else [looked.opening]),
@@ -70,7 +70,7 @@ def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summa
     write_report(
         out / "report.html",
         title=result.table.title,
-        summary=[*summary, _word_answer(best), *_write_sentences(result, lines, best)],
+        summary=[*summary, _word_answer(opening), *_write_sentences(result, lines, opening.compared)],
         sections=sections,
         provenance=_collect_provenance(result),
     )
@@ -97,24 +97,49 @@ def _fold(tables: Sequence[ReportTable]) -> tuple[ReportTable, ...]:
     return tuple(made)
 
 
-def _choose_best(result: TableResult, lines: Sequence[Line]) -> Line | None:
-    """The best row by the leading number, of those that are compared where any is."""
+@dataclass(frozen=True)
+class Opening:
+    """The rows that a report opens with, by the leading number.
+
+    Attributes:
+        best: the best of the compared rows and of those that they are compared with; of all where none is compared.
+        compared: the best of the compared rows.
+        passed: whether a row that is part of no comparison has a better number.
+    """
+
+    best: Line | None = None
+    compared: Line | None = None
+    passed: bool = False
+
+
+def _choose_best(result: TableResult, lines: Sequence[Line]) -> Opening:
     leading = choose_leading_metric(result.table, lines)
     found = [find_line(lines, row.row.name, "test", leading) for row in result.rows]
     having = [line for line in found if line is not None and line.mean is not None]
-    compared = [line for line in having if line.difference is not None]
-    return max(compared or having, key=lambda line: line.mean or 0.0, default=None)
+    differing = [line for line in having if line.difference is not None]
+    if not differing:
+        return Opening(max(having, key=lambda line: line.merit, default=None))
+    compared = max(differing, key=lambda line: line.merit)
+    names = {name for line in differing for name in (line.row, line.reference)}
+    # of equals the compared row
+    best = max([compared, *(line for line in having if line.row in names)], key=lambda line: line.merit)
+    return Opening(best, compared, any(line.merit > best.merit for line in having))
 
 
-def _word_answer(best: Line | None) -> str:
+def _word_answer(opening: Opening) -> str:
     """What the table says, in one sentence with its interval: the best row by the leading number, and its reference."""
+    best, compared = opening.best, opening.compared
     if best is None:
         return "No row has a number that could be compared."
-    sentence = f"{best.row} has the highest {best.metric}, {best.text()}"
-    if best.difference is None:
+    most = f"has the {'lowest' if is_less_better(best.metric) else 'highest'}"
+    among = "Of the rows that are part of a comparison, " if opening.passed else ""
+    sentence = f"{among}{best.row} {most} {best.metric}, {best.text()}"
+    if compared is None:
         return f"{sentence}; there is nothing to compare it with."
-    verdict = ("better than" if best.difference > 0 else "worse than") if best.differs else "not shown to differ from"
-    return f"{sentence}, {verdict} {best.reference}: {best.difference_text()}."
+    if best != compared:
+        with_it = " with it" if compared.reference == best.row else ""
+        sentence += f"; of the rows compared{with_it}, {compared.row} {most}, {compared.text()}"
+    return f"{sentence}, {compared.verdict} {compared.reference}: {compared.difference_text()}."
 
 
 def _write_pictures(sections: Sequence[Section], folder: Path) -> None:
@@ -127,8 +152,8 @@ def _write_pictures(sections: Sequence[Section], folder: Path) -> None:
         (folder / f"{number:02d}-{name}.png").write_bytes(picture.png)
 
 
-def _write_sentences(result: TableResult, lines: Sequence[Line], best: Line | None = None) -> list[str]:
-    """What was found, in sentences made of the numbers; `best` is said already."""
+def _write_sentences(result: TableResult, lines: Sequence[Line], compared: Line | None = None) -> list[str]:
+    """What was found, in sentences made of the numbers; `compared` stands in the opening."""
     cohort = result.cohort
     test = cohort.split("test")
     # rows of a learning curve see a part of the training images, each seed its own
@@ -151,11 +176,10 @@ def _write_sentences(result: TableResult, lines: Sequence[Line], best: Line | No
     leading = choose_leading_metric(result.table, lines)
     for row in result.rows:
         line = find_line(lines, row.row.name, "test", leading)
-        if line is None or line == best or line.difference is None or line.p_paired is None:
+        if line is None or line == compared or line.difference is None or line.p_paired is None:
             continue
-        verdict = "better than" if line.difference > 0 else "worse than"
-        outcome = f"{verdict} {line.reference}" if line.differs else f"not shown to differ from {line.reference}"
-        words.append(f"{row.row.name}: {line.metric} {line.text()}, {outcome}: {line.difference_text()}.")
+        outcome = f"{line.verdict} {line.reference}: {line.difference_text()}"
+        words.append(f"{row.row.name}: {line.metric} {line.text()}, {outcome}.")
     return words[:SENTENCES]
 
 
