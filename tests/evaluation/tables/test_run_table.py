@@ -17,7 +17,7 @@ from sightline.evaluation.tables.engines import row_training as module
 from sightline.evaluation.tables.engines.row_training import RowTraining
 from sightline.evaluation.tables.engines.self_training import READER, Teaching, label_by_run
 from sightline.evaluation.tables.report import write_table
-from sightline.evaluation.tables.run_table import run_table
+from sightline.evaluation.tables.run_table import mention_unpaired_rows, run_table
 from sightline.evaluation.tables.summary import list_metric_names, require_known_metrics, summarise
 from sightline.evaluation.tables.table import Row, Table
 from sightline.losses.spatial_nll import SpatialNLL
@@ -132,6 +132,21 @@ def trained(monkeypatch):
     step = loop.run_training_step
     monkeypatch.setattr(loop, "run_training_step", lambda *a: (steps.append(1), step(*a))[1])
     return steps
+
+
+def test_rows_with_other_test_images_than_their_reference_are_named_before_training(tiny_cohort):
+    cases = tuple(replace(c, facts={"source": f"site {i % 2}"}) for i, c in enumerate(tiny_cohort))
+    every, guided = small_table(0.1).rows
+    rows = [replace(every, tested_on=sites) for sites in ((), ("site 0",), ("site 1",))]
+    for ours, theirs, words in (
+        (0, 0, ""), (1, 0, ""), (0, 1, "compared with unguided on"), (1, 2, "no test image is in both rows"),
+    ):  # fmt: skip
+        table = Table("t", "t", (rows[theirs], replace(guided, tested_on=rows[ours].tested_on)))
+        said = []
+        mention_unpaired_rows(table, replace(tiny_cohort, cases=cases), {}, said.append)
+        assert [words in line and line.startswith("guided 0.1: ") for line in said] == (
+            [True] if ours != theirs else []
+        )
 
 
 def test_without_focus_regions_guided_rows_say_why_and_the_others_run(tiny_cohort, tmp_path, no_pictures):

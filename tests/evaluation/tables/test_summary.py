@@ -21,9 +21,10 @@ from sightline.evaluation.tables.report import (
     build_metric_tables,
     format_markdown,
 )
-from sightline.evaluation.tables.summary import compute_window_lines, summarise
+from sightline.evaluation.tables.summary import compute_box_lines, compute_map_lines, compute_window_lines, summarise
 from sightline.evaluation.tables.table import PublishedValue, Row, RowResult, Table, TableResult
 from sightline.inference.network_output import Maps
+from sightline.metrics.boxes.table import BoxCase, BoxScores
 from sightline.metrics.maps.localisation import MapRow, MapScores, seed_estimate, seed_values
 from sightline.metrics.maps.score import MapScore
 from sightline.metrics.predictions import Predictions
@@ -289,3 +290,78 @@ def test_the_forest_says_which_side_is_better(monkeypatch, metric, ends):
     line = Line("b", "test", metric, mean=1.0, reference="a", difference=0.5)
     figures.draw_forest_chart(replace(made, table=replace(made.table, leading=(metric,))), [line])
     assert drawn == [ends, ends]
+
+
+def test_rows_tested_on_other_cases_are_compared_on_those_of_both():
+    whole = [predictions(s, 0.1) for s in range(3)]
+    part = [predictions(10 + s, 0.6).select(np.arange(4, N)) for s in range(3)]
+    made = result({"a": (None, whole), "b": ("a", part)})
+    lines = summarise(made, replicates=50)
+    same = summarise(
+        result({"a": (None, [run.select(np.arange(4, N)) for run in whole]), "b": ("a", part)}), replicates=50
+    )
+    for metric in ("image-wise AUC", "study-wise accuracy"):
+        line = line_of(lines, "b", metric)
+        assert line.compared_cases.startswith("4 images left out: not in both rows; compared on ")
+        assert replace(line, why="") == replace(line_of(same, "b", metric), why="")
+        assert line_of(lines, "a", metric).n != line.n and line_of(same, "b", metric).compared_cases == ""
+    (table,) = [t for t in build_metric_tables(made, lines, "test") if t.caption.startswith("image-wise AUC")]
+    assert "b, difference from a: 4 images left out: not in both rows; compared on 20 images" in format_markdown(table)
+
+
+def test_what_cannot_be_compared_says_why_and_keeps_its_numbers():
+    first, rest = (
+        [predictions(s, 0.4).select(rows) for s in range(2)] for rows in (np.arange(12), np.arange(12, N))
+    )  # fmt: skip
+    three = [replace(run, classes=("no", "maybe", "yes"), labels=2 * run.labels, probabilities=np.stack(
+        [run.probabilities[:, 0], np.zeros(12), run.probabilities[:, 1]], axis=1)) for run in first]  # fmt: skip
+    odd = [replace(run, labels=1 - run.labels) for run in first]
+    for theirs, why in ((rest, "no image is in both rows"), (three, "the classes are (no, yes) and (no, maybe, yes)"),
+                        (odd, "Predictions over the same cases disagree on labels, studies or patients.")):  # fmt: skip
+        made = result({"a": (None, theirs), "b": ("a", first)})
+        line = line_of(lines := summarise(made, replicates=50), "b", "image-wise accuracy")
+        assert line.mean is not None and line.difference is None and line.p_welch is None and line.reference == "a"
+        assert line.compared_cases == f"not compared: {why}"
+        assert any(why in t.notes[-1] for t in build_metric_tables(made, lines, "test"))
+
+
+def on_test(ours, theirs):
+    recipe = liao2022.build_base_recipe()
+    rows = [RowResult(Row(name, recipe), {"test": tuple(made)}) for name, made in (("b", ours), ("a", theirs))]
+    return RowOnTest(rows[0], "test", rows[1], 50)
+
+
+def test_welch_is_of_the_images_with_the_number_in_both_rows():
+    def boxes(seed, every):
+        random, cases = np.random.default_rng(seed), []
+        for i in range(N):
+            truth, hard = np.array([[40.0, 40.0, 60.0, 60.0]]), i % 2 == 1
+            found = truth + (60.0 if hard else 5.0) + random.normal() if every or not hard else np.zeros((0, 4))
+            case = (f"c{i}", f"s{i}", f"p{i}", "yes", truth, found, np.ones(len(found)), (200, 200))
+            cases.append(BoxCase(*case))
+        return Evaluation(predictions(seed, 0.3), box_scores=BoxScores(tuple(cases)))
+
+    ours, theirs = [boxes(s, False) for s in range(3)], [boxes(s + 9, True) for s in range(3)]
+    line = line_of(compute_box_lines(on_test(ours, theirs)), "b", "centre distance in px")
+    easy = [[BoxScores(each.box_scores.cases[::2]).cases for each in runs] for runs in (ours, theirs)]
+    values = [[np.mean([case.score.distance_px for case in cases]) for cases in runs] for runs in easy]
+    assert line.difference == pytest.approx(np.mean(values[0]) - np.mean(values[1]))
+    assert line.p_welch == pytest.approx(stats.ttest_ind(*values, equal_var=False).pvalue)
+    assert line.compared_cases.startswith("12 images left out: not defined in every run; compared on 12 images")
+
+
+def test_maps_that_one_row_lacks_are_left_out_of_the_comparison():
+    def maps(seed, first):
+        random, rows = np.random.default_rng(seed), []
+        for i in range(first, N):
+            energy = float(random.uniform(0.2, 0.8))
+            score = MapScore(*[energy, 0.1, 0.1] * 4, inside_px=5, image_px=50)
+            rows.append(MapRow(f"c{i}", f"s{i}", f"p{i}", "yes", "yes", "organ", "mask", score))
+        return Evaluation(predictions(seed, 0.3), map_scores=MapScores(tuple(rows)))
+
+    coarse, fine = [maps(s, 8) for s in range(2)], [maps(s + 5, 0) for s in range(2)]
+    for ours, theirs in ((coarse, fine), (fine, coarse)):
+        line = line_of(compute_map_lines(on_test(ours, theirs)), "b", "energy inside (organ)")
+        means = [np.mean([e.map_scores.column("energy")[-16:].mean() for e in runs]) for runs in (ours, theirs)]
+        assert line.difference == pytest.approx(means[0] - means[1]) and line.p_welch is not None
+        assert line.compared_cases.startswith("8 maps left out: not in both rows; compared on 16 maps")

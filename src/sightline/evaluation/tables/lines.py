@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
+from sightline.errors import SightlineError, count_noun
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.table import RowResult
 from sightline.io.files import write_text
@@ -25,6 +26,8 @@ from sightline.metrics.statistics.comparison import welch
 LESS_IS_BETTER = (
     *(GAZE_NAMES[measure] for measure in LOWER_IS_BETTER), BOX_NAMES["distance_px"], BOX_NAMES["distance_mm"],
 )  # fmt: skip
+# how `why` says that a difference is not of all cases, or that there is none
+_LEFT_OUT, _COMPARED_ON, _NOT_COMPARED = " left out: ", "compared on ", "not compared: "
 
 
 def is_less_better(metric: str) -> bool:
@@ -61,7 +64,7 @@ class Line:
         p_holm: the same after Holm's correction over the table's rows for this metric.
         p_welch: Welch's t over seeds, as the paper computes it.
         published: what the paper prints, or empty.
-        why: what is missing and why.
+        why: what is missing and why, and what the comparison leaves out.
     """
 
     row: str
@@ -142,6 +145,12 @@ class Line:
             return "not shown to differ from"
         return "better than" if (self.difference < 0) == is_less_better(self.metric) else "worse than"
 
+    @property
+    def compared_cases(self) -> str:
+        """On which cases it is compared, or why it is not; empty where these are the cases of its own numbers."""
+        words = (_LEFT_OUT, _COMPARED_ON, _NOT_COMPARED)
+        return "; ".join(part for part in self.why.split("; ") if any(word in part for word in words))
+
 
 def _format_number(value: float, percent: bool, sign: str = "") -> str:
     return f"{value * 100.0:{sign}.1f}" if percent else f"{value:{sign}.3f}"
@@ -176,6 +185,59 @@ def read_lines(path: Path) -> list[Line]:
 
 
 T = TypeVar("T")
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Pair(Generic[T]):
+    """The tables of a row and of its reference, one a training, over what stands in all of them.
+
+    Attributes:
+        ours: of the row.
+        theirs: of its reference; none where there is nothing to compare with.
+        left_out: what does not stand in all of them, in words.
+        why: why the two cannot be compared.
+    """
+
+    ours: Sequence[T]
+    theirs: Sequence[T]
+    left_out: str = ""
+    why: str = ""
+
+    def convert(self, change: Callable[[T], S]) -> Pair[S]:
+        """The same of what is made of each table."""
+        return Pair([change(t) for t in self.ours], [change(t) for t in self.theirs], self.left_out, self.why)
+
+
+def pair_tables(
+    ours: Sequence[T],
+    theirs: Sequence[T],
+    keys: Callable[[T], Sequence[Hashable]],
+    select: Callable[[T, Sequence[int]], T],
+    noun: str = "image",
+) -> Pair[T]:
+    """Both rows' tables over the cases, or maps, that stand in all of them, in the order of the first.
+
+    Args:
+        ours: tables of a row, one a training.
+        theirs: of its reference.
+        keys: what tells the rows of a table apart.
+        select: the rows of a table at some positions.
+        noun: what a row is.
+    """
+    if not ours or not theirs:
+        return Pair(ours, theirs)
+    stand = [{key: i for i, key in enumerate(keys(table))} for table in (*ours, *theirs)]
+    shared = [key for key in stand[0] if all(key in places for places in stand)]
+    if not shared:
+        return Pair(ours, (), why=f"no {noun} is in both rows")
+    alone = len(set().union(*stand)) - len(shared)
+    made = [
+        table if list(places) == shared else select(table, [places[key] for key in shared])
+        for table, places in zip((*ours, *theirs), stand, strict=True)
+    ]
+    words = f"{count_noun(alone, noun)}{_LEFT_OUT}not in both rows" if alone else ""
+    return Pair(made[: len(ours)], made[len(ours) :], words)
 
 
 @dataclass(frozen=True)
@@ -220,20 +282,54 @@ class RowOnTest:
             published="" if published is None else str(published),
         )
 
-    def compare_line(self, line: Line, paired: Comparison, their_values: Sequence[float]) -> Line:
-        """The line with its difference from the reference, over patients and seeds, and over seeds alone."""
-        assert self.reference is not None
-        seeds = welch(line.values, their_values)
-        return replace(
+    def compare_line(
+        self,
+        line: Line,
+        pair: Pair[T],
+        compare: Callable[[Sequence[T], Sequence[T]], Comparison],
+        measure: Callable[[Sequence[T]], Sequence[float]],
+    ) -> Line:
+        """The line with its difference from the reference, over patients and seeds, and over seeds alone.
+
+        Both are of the same cases: those with the number in all trainings of both rows. A comparison that cannot be
+        made says why, and the row's own numbers stay.
+
+        Args:
+            line: of the row alone.
+            pair: tables of both rows.
+            compare: the paired comparison of two rows' tables.
+            measure: the number of each of some tables, over what has it in all of them.
+        """
+        if self.reference is None or not (pair.theirs or pair.why):
+            return line
+        line = replace(line, reference=self.reference.row.name)
+        if pair.why:
+            return _add_reasons(line, f"{_NOT_COMPARED}{pair.why}")
+        try:
+            paired = compare(pair.ours, pair.theirs)
+            if paired.difference is None:
+                return _add_reasons(line, pair.left_out, f"{_NOT_COMPARED}{paired.why}")
+            values = measure([*pair.ours, *pair.theirs])
+            seeds = welch(values[: len(pair.ours)], values[len(pair.ours) :])
+        except SightlineError as error:
+            # one comparison is not worth the table
+            return _add_reasons(line, _NOT_COMPARED + error.message.replace("; ", ", "))
+        of = {name: n for name, n in paired.n.items() if not name.startswith("seeds")}
+        fewer = pair.left_out or _LEFT_OUT in paired.why
+        compared = replace(
             line,
-            reference=self.reference.row.name,
             difference=paired.difference,
             difference_low=paired.low,
             difference_high=paired.high,
             p_paired=paired.p_value,
             p_welch=seeds.p_value,
-            why="; ".join(w for w in (line.why, paired.why, seeds.why) if w),
         )
+        on = f"{_COMPARED_ON}{format_counts(of)}" if fewer else ""
+        return _add_reasons(compared, pair.left_out, paired.why, seeds.why, on)
+
+
+def _add_reasons(line: Line, *reasons: str) -> Line:
+    return replace(line, why="; ".join(word for word in (line.why, *reasons) if word))
 
 
 def add_interval(line: Line, estimate: Estimate, chance: float | None = None) -> Line:

@@ -261,14 +261,22 @@ def _write_notes(result: TableResult, lines: Sequence[Line]) -> list[str]:
             "and their trainings, two-sided; Holm corrects p over the rows of this table. Welch's t over seeds is the "
             "paper's test: it knows nothing of other patients. Bold: p after Holm's correction is below 0.05."
         )
-    return notes
+    return [*notes, *_describe_comparisons(lines)]
+
+
+def _describe_comparisons(lines: Sequence[Line]) -> list[str]:
+    """Which differences are not of all cases of their row, and which rows could not be compared."""
+    having = [line for line in lines if line.compared_cases]
+    if len(having) > MOST_NAMED:
+        return [f"{len(having)} differences are of fewer cases than their rows, or missing: see `why` in table.csv."]
+    return [f"{line.row}, difference from {line.reference}: {line.compared_cases}." for line in having]
 
 
 def _name_references(lines: Sequence[Line]) -> str:
     """Which row each row's difference is from, in words; where there are many, the column of the file is named."""
     rows: dict[str, list[str]] = {}
     for line in lines:
-        if line.reference:
+        if line.difference is not None:
             rows.setdefault(line.reference, []).append(line.row)
     if len(rows) < 2:
         return "".join(f"from {reference}" for reference in rows)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
 from sightline.data.split import select_sources
 from sightline.data.views.image_view import refuse_unmarked
-from sightline.errors import CohortError, RecipeError, SightlineError
+from sightline.errors import CohortError, RecipeError, SightlineError, count_noun
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.engines.local import LocalEngine, TableEngine
 from sightline.evaluation.tables.engines.row_training import RowTraining
-from sightline.evaluation.tables.table import RowResult, Table, TableResult
+from sightline.evaluation.tables.table import Row, RowResult, Table, TableResult
 from sightline.structures.case import Cohort
 from sightline.training.engine import Engine
 from sightline.training.preconditions import require_regions
@@ -60,6 +60,7 @@ def run_table(
 
         require_known_metrics(table, cohort)
     failures = find_rows_without_data(table, cohort, say)
+    mention_unpaired_rows(table, cohort, failures, say)
     by_name = {row.name: row for row in table.rows}
     runs_on = runs_on or LocalEngine()
     if runs_on.store is not None:
@@ -128,3 +129,29 @@ def find_rows_without_data(table: Table, cohort: Cohort, say: Callable[[str], No
             say(f"{row.name}: not run. {error}")
             failures[row.name] = error
     return failures
+
+
+def mention_unpaired_rows(table: Table, cohort: Cohort, failures: Container[str], say: Callable[[str], None]) -> None:
+    """Say before anything is trained which rows have other test images or classes than their reference.
+
+    Their own numbers are computed all the same, and what both rows have is compared.
+    """
+    rows = {row.name: row for row in table.rows}
+    for row in table.rows:
+        reference = rows.get(row.reference or "")
+        if reference is None or row.name in failures or reference.name in failures:
+            continue
+        ours, theirs = _select_tests(row, cohort), _select_tests(reference, cohort)
+        if row.recipe.classifies and reference.recipe.classifies and ours.classes != theirs.classes:
+            named = f"({', '.join(ours.classes)}) and ({', '.join(theirs.classes)})"
+            say(f"{row.name}: its answers are not compared with those of {reference.name}: the classes are {named}.")
+        here, there = ({case.case_id for case in tested} for tested in (ours, theirs))
+        if not here & there:
+            say(f"{row.name}: not compared with {reference.name}: no test image is in both rows. Check `tested_on`.")
+        elif here != there:
+            shared = f"{len(here & there)} of its {count_noun(len(here), 'test image')}"
+            say(f"{row.name}: compared with {reference.name} on {shared}: the others are not in both rows.")
+
+
+def _select_tests(row: Row, cohort: Cohort) -> Cohort:
+    return select_sources(row.recipe.see(cohort).split("test"), row.tested_on)

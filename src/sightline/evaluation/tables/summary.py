@@ -1,15 +1,18 @@
 """What a table's trainings amount to: per row and metric the mean over seeds, its interval, and the difference from
 the reference row by a paired test over patients and seeds, with Welch's t over seeds beside it.
 
-Mean, interval and number of cases of a line are about the same cases; what was left out is counted in its method."""
+Mean, interval and number of cases of a line are about the same cases; what was left out is counted in its method. The
+difference and both p are of the cases that have the number in all trainings of both rows; what that leaves out, or why
+two rows cannot be compared, stands in `why` and below the table."""
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,7 +24,7 @@ from sightline.evaluation.result import Evaluation
 from sightline.evaluation.scoring.boxes import list_true_corners
 from sightline.evaluation.scoring.gaze import CLASS_MAP, group_by_map
 from sightline.evaluation.scoring.maps import ROLES
-from sightline.evaluation.tables.lines import Line, RowOnTest, add_interval
+from sightline.evaluation.tables.lines import Line, Pair, RowOnTest, add_interval, pair_tables
 from sightline.evaluation.tables.table import Row, RowResult, Table, TableResult
 from sightline.metrics.boxes.baselines import (
     CENTRE_PRIOR,
@@ -64,6 +67,8 @@ from sightline.structures.case import Cohort
 from sightline.structures.tag import Role
 
 REPLICATES = 2000
+
+MapTable = TypeVar("MapTable", MapScores, GazeScores)
 
 
 def summarise(result: TableResult, *, replicates: int = REPLICATES) -> list[Line]:
@@ -159,24 +164,33 @@ def _correct_lines(lines: list[Line]) -> list[Line]:
 def compute_class_lines(row: RowOnTest) -> list[Line]:
     """All lines on the calls of a row: coarser levels first, then image-wise, then study-wise."""
     ours, theirs = row.ours(lambda e: e.predictions), row.theirs(lambda e: e.predictions)
-    lines = _compute_level_lines(row, ours, theirs)
+    pair = _pair_predictions(ours, theirs)
+    lines = _compute_level_lines(row, ours, pair)
     for score in (scores := _list_scores(ours[0].classes)):
-        lines.append(_score_line(row, f"image-wise {score.name}", score, ours, theirs))
-    studies, their_studies = ([run.study_wise() for run in runs] for runs in (ours, theirs))
+        lines.append(_score_line(row, f"image-wise {score.name}", score, ours, pair))
+    studies, by_study = [run.study_wise() for run in ours], pair.convert(Predictions.study_wise)
     for score in scores:
-        lines.append(_score_line(row, f"study-wise {score.name}", score, studies, their_studies))
+        lines.append(_score_line(row, f"study-wise {score.name}", score, studies, by_study))
     return lines
 
 
-def _compute_level_lines(row: RowOnTest, ours: Sequence[Predictions], theirs: Sequence[Predictions]) -> list[Line]:
+def _pair_predictions(ours: Sequence[Predictions], theirs: Sequence[Predictions]) -> Pair[Predictions]:
+    """Both rows' calls of the images that both were tested on."""
+    if theirs and theirs[0].classes != ours[0].classes:
+        named = (", ".join(runs[0].classes) for runs in (ours, theirs))
+        return Pair(ours, (), why=f"the classes are {' and '.join(f'({each})' for each in named)}")
+    return pair_tables(ours, theirs, lambda run: run.case_ids, Predictions.select)
+
+
+def _compute_level_lines(row: RowOnTest, ours: Sequence[Predictions], pair: Pair[Predictions]) -> list[Line]:
     """F1 at every coarser level of the labels from the same predictions: A1 to B3 also say A or B, broken or not."""
     lines = []
     for task in derive_coarser_tasks(ours[0].classes):
-        groups = task.groups(ours[0].classes)
-        coarse, their_coarse = ([merge_classes(run, groups) for run in runs] for runs in (ours, theirs))
+        merge = partial(merge_classes, groups=task.groups(ours[0].classes))
+        coarse = [merge(run) for run in ours]
         classes = coarse[0].classes
         score = F1("positive", 1) if len(classes) == 2 else F1("weighted")
-        lines.append(_score_line(row, _name_level(task.level, classes), score, coarse, their_coarse))
+        lines.append(_score_line(row, _name_level(task.level, classes), score, coarse, pair.convert(merge)))
     return lines
 
 
@@ -185,14 +199,16 @@ def _name_level(level: str, classes: Sequence[str]) -> str:
 
 
 def _score_line(
-    row: RowOnTest, metric: str, score: Score, ours: Sequence[Predictions], theirs: Sequence[Predictions]
+    row: RowOnTest, metric: str, score: Score, ours: Sequence[Predictions], pair: Pair[Predictions]
 ) -> Line:
-    values, their_values = ([score_point(score, run) for run in runs] for runs in (ours, theirs))
-    line = add_interval(row.line(metric, values), estimate_score(ours, score))
+    def measure(runs: Sequence[Predictions]) -> list[float]:
+        return [score_point(score, run) for run in runs]
+
+    line = add_interval(row.line(metric, measure(ours)), estimate_score(ours, score))
     # a class that a training never calls has no precision: nothing to compare
-    if not theirs or not np.isfinite([*values, *their_values]).all():
+    if line.mean is None or (not pair.left_out and not np.isfinite(measure(pair.theirs)).all()):
         return line
-    return row.compare_line(line, compare_scores(ours, theirs, score, swaps=row.replicates), their_values)
+    return row.compare_line(line, pair, partial(compare_scores, score=score, swaps=row.replicates), measure)
 
 
 def _list_scores(classes: Sequence[str]) -> list[Score]:
@@ -228,18 +244,24 @@ def compute_map_lines(row: RowOnTest) -> list[Line]:
         of = partial(_get_map_scores, role=role, around=around)
         ours, theirs = row.ours(of), row.theirs(of)
         what = ORGAN_AROUND if around else role
+        pair = pair_tables(ours, theirs, _list_keys, _select_rows, "map")
         for measure in MAP_MEASURES if ours else ():
             values = seed_values(ours, measure)
-            their_values = seed_values(theirs, measure) if theirs else []
             if not values:
                 continue
             estimate, chance = seed_estimate(ours, measure), seed_estimate(ours, f"{measure}_chance").value
             line = add_interval(row.line(f"{NAMES[measure]} ({what})", values), estimate, chance)
-            if their_values:
-                paired = compare_maps(ours, theirs, measure, replicates=row.replicates)
-                line = row.compare_line(line, paired, their_values)
-            lines.append(line)
+            compare = partial(compare_maps, measure=measure, replicates=row.replicates)
+            lines.append(row.compare_line(line, pair, compare, partial(seed_values, column=measure)))
     return lines
+
+
+def _list_keys(scores: MapScores | GazeScores) -> list[Hashable]:
+    return [row.key for row in scores.rows]
+
+
+def _select_rows(scores: MapTable, positions: Sequence[int]) -> MapTable:
+    return replace(scores, rows=tuple(scores.rows[i] for i in positions))
 
 
 def _get_map_scores(evaluation: Evaluation, role: Role, around: bool) -> MapScores | None:
@@ -254,27 +276,25 @@ def compute_gaze_lines(row: RowOnTest) -> list[Line]:
     lines = []
     for name in ours[0] if ours else ():
         tables = [each[name] for each in ours]
-        their_tables = [each[name] for each in theirs if name in each]
+        pair = pair_tables(tables, [each[name] for each in theirs if name in each], _list_keys, _select_rows, "map")
         lines += [
             line
             for measure in GAZE_MEASURES
-            if (line := _compute_gaze_line(row, name, measure, tables, their_tables)) is not None
+            if (line := _compute_gaze_line(row, name, measure, tables, pair)) is not None
         ]
     return lines
 
 
 def _compute_gaze_line(
-    row: RowOnTest, name: str, measure: str, ours: Sequence[GazeScores], theirs: Sequence[GazeScores]
+    row: RowOnTest, name: str, measure: str, ours: Sequence[GazeScores], pair: Pair[GazeScores]
 ) -> Line | None:
     values = seed_gaze_values(ours, measure)
-    their_values = seed_gaze_values(theirs, measure) if theirs else []
     if not values:
         return None
     estimate, chance = seed_gaze(ours, measure), seed_gaze(ours, f"{measure}_chance").value
     line = add_interval(row.line(f"{GAZE_NAMES[measure]}, {name}", values), estimate, chance)
-    if not their_values:
-        return line
-    return row.compare_line(line, compare_gaze(ours, theirs, measure, replicates=row.replicates), their_values)
+    compare = partial(compare_gaze, measure=measure, replicates=row.replicates)
+    return row.compare_line(line, pair, compare, partial(seed_gaze_values, column=measure))
 
 
 def compute_window_lines(row: RowOnTest) -> list[Line]:
@@ -314,18 +334,22 @@ PRINTED_BOXES = f"{BOX_NAMES['printed_map']}, boxes as the recipe says"
 def compute_box_lines(row: RowOnTest) -> list[Line]:
     """Every measure of the boxes of a row, where it is defined."""
     ours, theirs = row.ours(lambda e: e.box_scores), row.theirs(lambda e: e.box_scores)
+    pair = pair_tables(ours, theirs, lambda t: [case.case_id for case in t.cases], _select_cases)
     lines = []
     for measure in BOX_MEASURES if ours else ():
         line = _compute_box_line(row, BOX_NAMES[measure], ours, measure)
-        if theirs and line.mean is not None:
-            paired = compare_boxes(ours, theirs, measure, replicates=row.replicates)
-            if paired.difference is not None:
-                line = row.compare_line(line, paired, compute_box_seed_values(theirs, measure))
+        if line.mean is not None:
+            compare = partial(compare_boxes, measure=measure, replicates=row.replicates)
+            line = row.compare_line(line, pair, compare, partial(compute_box_seed_values, measure=measure))
         lines.append(line)
     printed = row.ours(lambda e: e.printed_box_scores)
     if printed:
         lines.append(_compute_box_line(row, PRINTED_BOXES, printed, "printed_map"))
     return [line for line in lines if line.mean is not None]
+
+
+def _select_cases(scores: BoxScores, positions: Sequence[int]) -> BoxScores:
+    return replace(scores, cases=tuple(scores.cases[i] for i in positions))
 
 
 def compute_reference_box_lines(result: TableResult) -> list[Line]:
