@@ -25,7 +25,7 @@ def run(tiny_cohort, tmp_path):
         def network(self):
             return network
 
-    return Untrained(tmp_path / "first", recipe, tiny_cohort.classes, {}, True, recipe.boxes)
+    return Untrained(tmp_path / "first", recipe, tiny_cohort.classes, {"run_identity": "untrained"}, True, recipe.boxes)
 
 
 def marked(cohort):

@@ -7,7 +7,7 @@ import { forgetAll } from "./kept/study.js";
 import { Sync } from "./kept/sync.js";
 import { sendLeftEvents } from "./kept/clock.js";
 import { button, el, fill, icon } from "./page/dom.js";
-import { loadWords, ofServer, t } from "./page/words.js";
+import { loadWords, t } from "./page/words.js";
 
 /** @typedef {{close?: () => any, leaving?: () => Promise<void>}} Screen */
 
@@ -246,38 +246,14 @@ class App {
     if (this.sync.foreign) this.status.title = t("saving.foreign", { n: this.sync.foreign });
   }
 
-  /** What the server would not take, of the study that is open before others: both are kept and shown until one is given up. */
+  /** Its script comes when something was refused. */
   showRefused() {
-    const all = this.sync?.refused || [];
-    const here = (/** @type {any} */ one) => location.hash === `#/read/${one.read}`;
-    const record = all.filter(here).at(-1) || all.at(-1);
-    this.alarm.hidden = !record;
-    if (!record) return;
-    const { refused } = record;
-    const conflict = refused.conflicts?.[0];
-    const words = [t("saving.refused_one"), ofServer(refused.message), ofServer(refused.remedy || ""), refused.unsubmitted ? t("saving.unsubmitted") : ""];
-    fill(this.alarm, el("span", { text: words.filter(Boolean).join(" ") }),
-      el("details", {}, el("summary", { text: t("saving.show_both") }),
-        el("pre", { dir: "ltr", text: JSON.stringify({ [t("saving.here")]: record.op, [t("saving.there")]: conflict?.server ?? null }, null, 1).slice(0, 4000) })),
-      here(record) && !refused.unsubmitted ? null : button(t("saving.open"), () => this.go(`read/${record.read}`)),
-      button(t("saving.forget"), () => { this.sync?.forget(record); this.screen?.close?.(); this.route(); }));
+    this.alarm.hidden = !this.sync?.refused.length;
+    if (!this.alarm.hidden) import("./page/refusals.js").then((made) => made.showRefusals(this));
   }
 
   async signOut() {
-    await this.screen?.close?.();
-    this.screen = null;
-    try {
-      await call("DELETE", "/session");
-    } catch (error) {
-      this.say(/** @type {any} */ (error).message, "bad");
-      return;
-    }
-    this.sync?.stop();
-    this.sync = null;
-    this.me = null;
-    forgetAll();
-    location.hash = "";
-    await this.signIn();
+    await (await import("./screens/signin.js")).signOut(this);
   }
 
   /** @param {{[name: string]: any}} change */

@@ -64,7 +64,7 @@ export class Sync extends EventTarget {
     return this.waiting.filter((record) => record.read === read).map((record) => record.op);
   }
 
-  /** What a reader did in a read and the server refused: it would be missing from what is submitted. @param {string} read */
+  /** What the server refused of a read: it would be missing from what is submitted. @param {string} read */
   aside(read) {
     return this.refused.filter((record) => record.read === read && !ASIDE.has(record.op.kind));
   }
@@ -240,7 +240,7 @@ export class Sync extends EventTarget {
     this.changed();
   }
 
-  /** Give up what the server refused; the reader said so. Changes of a mark that was never taken go with it. @param {Kept} record */
+  /** Give up what the server refused, with changes of a mark that was never taken. @param {Kept} record */
   async forget(record) {
     const mark = record.op.body.mark?.id;
     const gone = this.refused.filter((other) => other === record || (mark && other.read === record.read && other.op.body.mark === mark));

@@ -3,6 +3,7 @@
  * A network's map over a picture, in the colours of `plots/overlay`: inferno without its ends, clear at the minimum,
  * the picture a little darker under it. Safe for colour-blind eyes: it grows lighter from end to end.
  */
+import { get, getArray } from "../kept/server.js";
 
 const MOST_OPAQUE = 0.72;
 const HEAT_RISE = 1.5;
@@ -149,4 +150,14 @@ export function mapValue(map, p) {
   const r = p[0] - c, q = p[1] - f;
   const i = Math.floor((e * r - b * q) / det), j = Math.floor((a * q - d * r) / det);
   return i < 0 || j < 0 || i >= map.shape[0] || j >= map.shape[1] ? null : map.values[i * map.shape[1] + j];
+}
+
+/** A run's map over a view's picture. @param {any} view @param {string} run @param {number} label @returns {Promise<(context: any) => void>} */
+export async function loadHeat(view, run, label) {
+  const { maps } = await get(`/images/${view.image.key}/maps`);
+  const map = maps.find((/** @type {any} */ one) => one.run === run);
+  const raw = await getArray(`/images/${view.image.key}/maps/${run}/${label}`);
+  const frame = (raw.headers.get("X-Frame") || "").split(",").map(Number);
+  const grid = { shape: raw.shape, values: raw.values, frame }, heat = heatCanvas(grid, { low: map.low, high: map.high, smooth: true });
+  return (context) => drawHeat(context, view, grid, heat, 0.9, true);
 }

@@ -174,7 +174,7 @@ export class View extends EventTarget {
   }
 
   /**
-   * A canvas of as many pixels as the frame has on this screen: ink on any other would lie elsewhere than the pointer.
+   * As many pixels as the frame has on this screen: ink on any other would lie elsewhere than the pointer.
    * @param {HTMLCanvasElement} canvas
    */
   match(canvas) {
@@ -184,7 +184,7 @@ export class View extends EventTarget {
     if (canvas.width !== w || canvas.height !== h) { canvas.width = w; canvas.height = h; }
   }
 
-  /** On a screen of other pixels the frame keeps its size in CSS pixels, and no observer tells: each ratio is watched by itself. */
+  /** On a screen of other pixels the frame keeps its size, and no observer tells. */
   watchRatio() {
     const query = window.matchMedia(`(resolution: ${window.devicePixelRatio || 1}dppx)`);
     query.addEventListener("change", () => { this.watchRatio(); this.resize(); }, { once: true, signal: this.ended.signal });

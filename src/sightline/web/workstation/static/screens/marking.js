@@ -207,12 +207,8 @@ class Marking {
     if (aid.condition !== "answer and map") return;
     const view = this.all[0], label = this.desk.task.classes.indexOf(aid.label);
     try {
-      const [{ maps }, { drawHeat, heatCanvas }] = await Promise.all([get(`/images/${view.image.key}/maps`), import("../picture/heat.js")]);
-      const map = maps.find((/** @type {any} */ one) => one.run === aid.run);
-      const raw = await getArray(`/images/${view.image.key}/maps/${aid.run}/${Math.max(0, label)}`);
-      const frame = (raw.headers.get("X-Frame") || "").split(",").map(Number);
-      const grid = { shape: raw.shape, values: raw.values, frame }, heat = heatCanvas(grid, { low: map.low, high: map.high, smooth: true });
-      this.aidMap = { view, draw: (/** @type {any} */ context) => drawHeat(context, view, grid, heat, 0.9, true) };
+      const { loadHeat } = await import("../picture/heat.js");
+      this.aidMap = { view, draw: await loadHeat(view, aid.run, Math.max(0, label)) };
       view.redraw();
     } catch (error) {
       this.app.say(/** @type {any} */ (error).message, "bad");

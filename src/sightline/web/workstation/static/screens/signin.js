@@ -1,6 +1,7 @@
 // @ts-check
 /** Signing in, as a page of its own or over the page when the session is over. */
 import { call, get } from "../kept/server.js";
+import { forgetAll } from "../kept/study.js";
 import { button, el, field, fill } from "../page/dom.js";
 import { LANGUAGES, languageOf, loadWords, t } from "../page/words.js";
 
@@ -76,4 +77,22 @@ export function signInOver(app) {
   }
   box.showModal();
   made.word.focus?.();
+}
+
+/** @param {any} app */
+export async function signOut(app) {
+  await app.screen?.close?.();
+  app.screen = null;
+  try {
+    await call("DELETE", "/session");
+  } catch (error) {
+    app.say(/** @type {any} */ (error).message, "bad");
+    return;
+  }
+  app.sync?.stop();
+  app.sync = null;
+  app.me = null;
+  forgetAll();
+  location.hash = "";
+  await app.signIn();
 }
