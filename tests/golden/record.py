@@ -89,6 +89,7 @@ CUT_OUT = (
     ("*/units.json", r'"date": "[^"]*"', "the day of a dissection"),
     ("*/spines/*.json", r'"digest": "[^"]*"', "holds size and time of change of the source files"),
     ("*/sources.json", r'"code": "[^"]*"', "the digest of the code itself: what its change does is compared"),
+    ("*/sources.json", r'"(platform|processor)": "[^"]*"', "the machine's kernel and processor, by name"),
     ("(standard output)", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", "train, committee and cascade say when they ended"),
 )
 # Columns of tables that are left out, and why.
