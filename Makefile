@@ -16,7 +16,7 @@ help:
 	@echo "make demo      phantom cohort, unguided and guided trainings, table and report.html (under 6 CPU-minutes)"
 	@echo "make workstation   opens the workstation on a demo cohort, in your browser"
 	@echo "make node      a hospital's node with a small run, a PACS beside it, and a phantom study through both"
-	@echo "make test      the tests (7 to 9 minutes on two cores);  make test-all  the slow ones too"
+	@echo "make test      the tests (7 to 10 minutes on two cores);  make test-all  the slow ones too"
 	@echo "make check     lint, formatting and strict types;         make bench     measure, as ratios"
 	@echo "make rooms     docs/rooms.md, a line a file, from the modules' first lines"
 	@echo "make fuzz      N spoilt inputs against every reader (100,000; SEED of its choice); docs/fuzz.md"
