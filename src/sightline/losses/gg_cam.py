@@ -174,20 +174,25 @@ class GazeGuidedLoss(nn.Module):
         """What all images say in the value, and what guided maps say."""
         if self.config.weights == "fixed":
             return classification, self.config.weight * error
-        for_ce, for_map = (torch.exp(-2.0 * log_sigma) for log_sigma in (self.log_sigma_ce, self.log_sigma_map))
-        return (
-            for_ce * classification + torch.log1p(self.log_sigma_ce.exp()),
-            0.5 * for_map * error + torch.log1p(self.log_sigma_map.exp()),
-        )
+        for_ce, for_map = self._compute_weights()
+        of_images, of_maps = self._compute_penalties()
+        return for_ce * classification + of_images, for_map * error + of_maps
+
+    def _compute_weights(self) -> tuple[Tensor, Tensor]:
+        """What the uncertainties make of the classification and of the map error (equation 11)."""
+        return torch.exp(-2.0 * self.log_sigma_ce), 0.5 * torch.exp(-2.0 * self.log_sigma_map)
+
+    def _compute_penalties(self) -> tuple[Tensor, Tensor]:
+        """What keeps the uncertainties of classification and of maps small (equation 11)."""
+        return torch.log1p(self.log_sigma_ce.exp()), torch.log1p(self.log_sigma_map.exp())
 
     def _combine(self, classification: Tensor, error: Tensor, maps: int) -> Tensor:
         if self.config.weights == "fixed":
             return classification + self.config.weight * error
-        for_ce = torch.exp(-2.0 * self.log_sigma_ce)
+        for_ce, for_map = self._compute_weights()
+        of_images, of_maps = self._compute_penalties()
         # a batch without gaze says nothing about how much gaze should weigh
-        for_map = 0.5 * torch.exp(-2.0 * self.log_sigma_map) if maps else for_ce * 0.0
-        penalty = torch.log1p(self.log_sigma_ce.exp())
-        penalty = penalty + torch.log1p(self.log_sigma_map.exp()) if maps else penalty
+        for_map, penalty = (for_map, of_images + of_maps) if maps else (for_ce * 0.0, of_images)
         printed = for_ce * classification + for_map * error + penalty
         if not self.config.rescale:
             return printed

@@ -167,7 +167,6 @@ def _settle_sizes(resized: Mapping[str, Resized], path: Path) -> dict[str, str]:
 
 def _are_marked_upright(turned: Collection[Resized]) -> bool:
     """Whether all marks fit the pictures as shown, and some reach beyond the stated size."""
-
     upright = all(_are_inside(shown, regions) for _, shown, regions in turned)
     return upright and not all(_are_inside(stated, regions) for stated, _, regions in turned)
 

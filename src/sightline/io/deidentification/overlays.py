@@ -26,10 +26,15 @@ class _Words:
     high: int
     signed: bool
 
+    @property
+    def mask(self) -> np.unsignedinteger:
+        """The stored bits of a word."""
+        return self.raw.dtype.type((2**self.stored - 1) << (self.high + 1 - self.stored))
+
     def erase(self) -> NDArray[np.unsignedinteger]:
         """The same values; bits above them repeat the sign, all others are 0."""
         kind = self.raw.dtype.type
-        kept = self.raw & kind((2**self.stored - 1) << (self.high + 1 - self.stored))
+        kept = self.raw & self.mask
         if self.signed:
             above = (2**self.allocated - 1) & ~(2 ** (self.high + 1) - 1)
             kept |= np.where((kept >> kind(self.high)) & kind(1), kind(above), kind(0))
@@ -66,7 +71,7 @@ def has_strange_bits(dataset: Dataset) -> bool:
         return False
     beside = words.raw ^ words.erase()
     # a sign that is not repeated is no drawing, nor is what all pixels have alike
-    alike = words.raw & ~words.raw.dtype.type((2**words.stored - 1) << (words.high + 1 - words.stored))
+    alike = words.raw & ~words.mask
     return bool(beside.any() and alike.min() != alike.max())
 
 
