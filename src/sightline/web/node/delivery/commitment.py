@@ -27,7 +27,7 @@ from sqlalchemy import select, update
 from sightline.errors import SightlineError
 from sightline.web.node.configuration import Destination, DicomDestination
 from sightline.web.node.database import Store, objects, outbox, results
-from sightline.web.node.delivery.dispatch import GIVE_UP_S, compute_pause
+from sightline.web.node.delivery.dispatch import schedule_retry
 from sightline.web.node.delivery.senders import associate
 
 LOG = logging.getLogger("sightline.node")
@@ -125,8 +125,7 @@ def take_answer(
             values: dict[str, Any] = {}
             about: dict[str, Any] = {"transaction": transaction}
             if row.sop_uid in missing:
-                dead = change.now - row.created > GIVE_UP_S
-                values = {"state": "dead" if dead else "due", "due": change.now + compute_pause(row.attempts, _CHANCE)}
+                values = schedule_retry(row.attempts, row.created, change.now, _CHANCE)
                 values |= {"asked": None, "transaction": None, "error": "not committed"}
                 what = f"send {values['state']}"
                 about |= {"to": row.destination, "attempts": row.attempts, "reason": "not committed"}

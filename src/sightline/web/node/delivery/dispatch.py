@@ -38,6 +38,18 @@ def compute_pause(attempts: int, chance: random.Random) -> float:
     return pause * chance.uniform(1.0 - JITTER, 1.0 + JITTER)
 
 
+def schedule_retry(attempts: int, created: float, now: float, chance: random.Random) -> dict[str, Any]:
+    """What becomes of a letter after so many failed attempts: `due` after a pause, or `dead` 48 hours after its making.
+
+    Example:
+        >>> schedule_retry(1, 0.0, 49 * 3600.0, random.Random(0))
+        {'state': 'dead'}
+    """
+    if now - created > GIVE_UP_S:
+        return {"state": "dead"}
+    return {"state": "due", "due": now + compute_pause(attempts, chance)}
+
+
 class Breaker:
     """Opens after failures in a row; while it is open, one object a minute is tried."""
 
@@ -156,11 +168,9 @@ class Dispatcher:
             values |= {"state": "sent", "sent": now}
         elif attempt.outcome == "not taken":
             values |= {"state": "not_taken"}
-        elif now - row["created"] > GIVE_UP_S:
-            values |= {"state": "dead"}
         else:
-            values |= {"due": now + compute_pause(attempts, self._chance)}
-        state = values.get("state", "due")
+            values |= schedule_retry(attempts, row["created"], now, self._chance)
+        state = str(values["state"])
         with self.store.change() as change:
             change.connection.execute(update(outbox).where(outbox.c.id == row["id"]).values(**values))
             change.note(f"send {state}", row["sop_uid"], to=self.name, attempts=attempts, reason=attempt.reason[:200])
