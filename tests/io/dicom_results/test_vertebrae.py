@@ -1,5 +1,6 @@
 """Results of the vertebrae of a CT: no error for dciodvfy, everything in its place when read back."""
 
+from dataclasses import replace
 from datetime import datetime
 
 import highdicom as hd
@@ -75,6 +76,21 @@ def test_segments_points_and_maps_are_where_they_were(tmp_path):
             assert np.allclose(back, np.rint(back), atol=1e-4)
             a, b, c = np.rint(back[:3]).astype(int)
             assert np.squeeze(volume.array)[a, b, c] == one.map[index]
+
+
+def test_what_was_judged_elsewhere_or_said_with_other_words_is_another_object():
+    slices = ct_series()
+    result = result_of(slices)
+    first, again = make_series_objects(result), make_series_objects(result_of(slices))
+    assert [o.SOPInstanceUID for o in first] == [o.SOPInstanceUID for o in again]
+    moved = replace(result.vertebrae[0], point_mm=(0.5, 0.0, 3.0))
+    other_mask = replace(result.vertebrae[0], mask=np.roll(result.vertebrae[0].mask, 1, axis=1))
+    for one in (moved, other_mask):
+        elsewhere = make_series_objects(replace(result, vertebrae=(one, *result.vertebrae[1:])))
+        assert not {o.SOPInstanceUID for o in first} & {o.SOPInstanceUID for o in elsewhere}
+    said = make_series_objects(replace(result, notes=("Centres of the vertebral bodies are estimated",)))
+    assert said[0].SOPInstanceUID != first[0].SOPInstanceUID
+    assert [o.SOPInstanceUID for o in said[1:]] == [o.SOPInstanceUID for o in first[1:]]
 
 
 def test_a_ct_without_a_frame_of_reference_is_refused():

@@ -12,6 +12,8 @@ from datetime import datetime
 from io import BytesIO
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from sightline.io.dicom_results.codes import PRIVATE
@@ -34,6 +36,11 @@ def make_uid(*parts: object) -> str:
     """A UID made of words: the same words, the same UID."""
     text = "\0".join(str(part) for part in parts)
     return f"2.25.{int.from_bytes(hashlib.sha256(text.encode('utf-8')).digest()[:16], 'big')}"
+
+
+def digest_pixels(pixels: NDArray[np.bool_] | None) -> str:
+    """A mask as a word for `make_uid`: the same pixels, the same word; empty where there is none."""
+    return "" if pixels is None else make_uid(pixels.shape, np.packbits(pixels).tobytes().hex())
 
 
 def list_result_words(sources: Sequence[SourceImage], made_by: Sequence[str]) -> tuple[str, ...]:

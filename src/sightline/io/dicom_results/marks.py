@@ -23,7 +23,7 @@ from sightline import __version__
 from sightline.errors import GeometryError, count_noun
 from sightline.io.dicom_results.codes import BOUNDED_BY, CodeTable
 from sightline.io.dicom_results.header import SourceImage, build_source_image
-from sightline.io.dicom_results.identity import SERIES_FROM, list_result_words, make_uid, shorten
+from sightline.io.dicom_results.identity import SERIES_FROM, digest_pixels, list_result_words, make_uid, shorten
 from sightline.io.dicom_results.objects import write_objects
 from sightline.io.dicom_results.regions import build_code_sequence, make_tracking, write_regions
 from sightline.io.dicom_results.reports import build_certainty, build_image_region, write_report
@@ -103,7 +103,7 @@ def _make_reader_objects(
     maker = Maker("sightline marks", "marks", "", __version__)
     drawn = [(mark, _draw_pixels(mark.region, frame)) for mark in marks]
     described = [
-        f"{mark.label} {mark.confidence} {_digest_lines(_list_lines(mark.region))} {_digest_pixels(pixels)}"
+        f"{mark.label} {mark.confidence} {_digest_lines(_list_lines(mark.region))} {digest_pixels(pixels)}"
         for mark, pixels in drawn
     ]
     words = list_result_words([source], ("marks", reader, __version__, *described))
@@ -173,10 +173,6 @@ def _digest_lines(lines: list[NDArray[np.float64]]) -> str:
         text = str(lines)
     long = [line.tobytes().hex() for line in lines if line.size > _WHOLE]
     return text + (f" {make_uid(*long)}" if long else "")
-
-
-def _digest_pixels(pixels: NDArray[np.bool_] | None) -> str:
-    return "" if pixels is None else make_uid(pixels.shape, np.packbits(pixels).tobytes().hex())
 
 
 def _build_groups(

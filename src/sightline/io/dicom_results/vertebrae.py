@@ -18,6 +18,7 @@ from sightline.io.dicom_results.header import require_one_study
 from sightline.io.dicom_results.identity import (
     NOT_FOR_DIAGNOSIS,
     SERIES_FROM,
+    digest_pixels,
     finish,
     format_series_description,
     list_result_words,
@@ -63,7 +64,8 @@ def make_series_objects(result: SeriesResult, kinds: tuple[Kind, ...] = KINDS) -
             "Give the series as the PACS has it.",
         )
     maker = result.maker
-    words = list_result_words(result.sources, (maker.run, maker.weights, maker.version, *maker.parameters))
+    made_by = (maker.run, maker.weights, maker.version, *maker.parameters, *map(_describe_place, result.vertebrae))
+    words = list_result_words(result.sources, made_by)
     label = next((one.said.label for one in result.vertebrae), "finding")
 
     def describe_series(kind: Kind) -> tuple[str, int, str]:
@@ -85,7 +87,7 @@ def make_series_objects(result: SeriesResult, kinds: tuple[Kind, ...] = KINDS) -
     notes = [f"{note}." for note in result.notes]
     if "findings" in kinds and result.vertebrae:
         groups = [_build_evaluation(result, one, words) for one in result.vertebrae]
-        made_of = ("findings", *words)
+        made_of = ("findings", *words, *sorted(set(result.notes)))
         reports.append(
             write_report(result.sources, groups, as_study, made_of, describe_series("findings"), notes=notes)
         )
@@ -99,6 +101,12 @@ def make_series_objects(result: SeriesResult, kinds: tuple[Kind, ...] = KINDS) -
     for report in reports:
         add_evidence(report, [other for other in (*reports, *drawn) if other is not report])
     return [*reports, *drawn]
+
+
+def _describe_place(one: FoundVertebra) -> str:
+    """Where a vertebra was said to be: the same images judged at other places, or with another mask, differ in UIDs."""
+    x, y, z = one.point_mm
+    return f"{one.level} {x:.4f} {y:.4f} {z:.4f} {digest_pixels(one.mask)}"
 
 
 def _make_segmentation(
