@@ -208,6 +208,15 @@ def test_dates_of_a_patient_move_together(tmp_path):
     assert days[KEY.patient("P2")][0] != first[1]
 
 
+def test_an_empty_date_of_a_program_moves_to_the_first_day_there_is(tmp_path):
+    image = radiograph(AcquisitionDateTime="00010101000000", DateOfLastCalibration="00010101")
+    image.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    wishes = Wishes(Rules(("moved-dates",)), search=False)
+    deidentify_folder(tmp_path / "a.dcm", tmp_path / "out", tmp_path / "home", KEY, wishes)
+    made = pydicom.dcmread(copies(tmp_path / "out")[0])
+    assert made.AcquisitionDateTime == "00010102000000" and made.DateOfLastCalibration == "00010102"
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"BurnedInAnnotation": "YES"}, {"Modality": "US"}, {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}],

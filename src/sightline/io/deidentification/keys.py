@@ -38,7 +38,8 @@ class SiteKey:
     def move_day(self, day: date, person: str) -> date:
         """A day, moved back as all days of that patient are; `person` is the PatientID, or what stands for it."""
         days = 1 + int.from_bytes(self._digest_text("days", person)[:4], "big") % _MOST_DAYS
-        return max(day - timedelta(days=days), date(1, 1, 2))
+        # the empty date of some programs is the first day that there is, before which no other can be
+        return max(day, date(1, 1, 2) + timedelta(days=days)) - timedelta(days=days)
 
     def _digest_text(self, kind: str, text: str) -> bytes:
         return hmac.new(self.secret, f"{kind}\0{text.strip()}".encode(), hashlib.sha256).digest()

@@ -146,7 +146,7 @@ def _move_dates(vr: str, value: Any, key: SiteKey, person: str) -> Any:
         except ValueError:
             moved.append("")  # no day to move; a year alone may be the right one
             continue
-        moved.append(key.move_day(day, person).strftime("%Y%m%d") + text[8:])
+        moved.append(key.move_day(day, person).isoformat().replace("-", "") + text[8:])
     return moved[0] if len(moved) == 1 else moved
 
 
