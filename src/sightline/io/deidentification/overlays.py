@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import ExplicitVRBigEndian
 
 from sightline.errors import UnreadableFile, count_noun
@@ -106,7 +107,8 @@ def _read_words(dataset: Dataset) -> _Words | None:
         return None
     order, size = ">" if syntax == ExplicitVRBigEndian else "<", allocated // 8
     data = bytes(dataset.PixelData or b"")
-    whole = len(data) // size * size
+    # bytes after the last pixel are no pixels; they are cut elsewhere
+    whole = min(len(data), get_expected_length(dataset)) // size * size
     raw = np.frombuffer(data[:whole], f"{order}u{size}")
     signed = int(dataset.get("PixelRepresentation") or 0) == 1
     return _Words(raw, data[whole:], allocated, stored, high, signed)

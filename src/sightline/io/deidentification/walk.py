@@ -18,6 +18,7 @@ from sightline.errors import UnreadableFile
 from sightline.io.deidentification.identifiers import collect_identifiers, replace_identifiers
 from sightline.io.deidentification.keys import SiteKey
 from sightline.io.deidentification.overlays import erase_overlay_bits
+from sightline.io.deidentification.lengths import cut_surplus
 from sightline.io.deidentification.substitutes import (
     blank_content,
     is_of_software,
@@ -81,6 +82,7 @@ def deidentify(dataset: Dataset, rules: Rules, key: SiteKey, *, pixels_cleaned: 
     return result
 
 
+    result.notes += cut_surplus(dataset)
 def _walk(dataset: Dataset, rules: Rules, key: SiteKey, person: str, notes: list[str]) -> None:
     of_subject = is_of_subject(dataset, rules)
     for tag in list(dataset.keys()):
