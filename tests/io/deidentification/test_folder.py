@@ -219,7 +219,13 @@ def test_an_empty_date_of_a_program_moves_to_the_first_day_there_is(tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"BurnedInAnnotation": "YES"}, {"Modality": "US"}, {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}],
+    [
+        {"BurnedInAnnotation": "YES"},
+        {"Modality": "US"},
+        {"Modality": "XC"},
+        {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"},
+        {"RecognizableVisualFeatures": "YES"},
+    ],
 )
 def test_pictures_that_may_carry_words_are_held_back(changes, tmp_path):
     radiograph(**changes).save_as(tmp_path / "a.dcm", enforce_file_format=True)

@@ -1,11 +1,14 @@
 """What stays in a header: no codes of staff, no births, no addresses; what names nobody as it is."""
 
+from io import BytesIO
+
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from support.dicom_sources import radiograph
 
 from sightline.data.datasets.dicom_folder import read
+from sightline.errors import UnreadableFile
 from sightline.io.deidentification.folder import Wishes, deidentify_folder
 from sightline.io.deidentification.keys import SiteKey
 from sightline.io.deidentification.table import Rules
@@ -121,3 +124,66 @@ def test_files_without_a_patient_stay_of_unknown_patients(tmp_path):
     before, after = read(tmp_path / "in")[0], read(tmp_path / "out")[0]
     assert len({case.patient_id for case in after}) == 2 and after.about["patients"] == before.about["patients"]
     assert all(path.parts[-3] == "unknown" for path in (tmp_path / "out").rglob("*.dcm"))
+
+
+def test_a_name_among_several_values_goes_alone_and_schemes_keep_their_words():
+    data = radiograph(PatientName="Mustermann^Erika", ImageType=["ORIGINAL", "PRIMARY", "MUSTERMANN"])
+    site = code("1", "DCM", "Mustermann's fracture")
+    site.MappingResourceName = "Mustermann"
+    data.AnatomicRegionSequence = [site]
+    data.KVP, data.SeriesNumber, data.PatientID = "80", "7001234", "7001234"
+    made = deidentify(data, Rules(), KEY).dataset
+    assert list(made.ImageType) == ["ORIGINAL", "PRIMARY", "REMOVED"]
+    (site,) = made.AnatomicRegionSequence
+    assert site.CodeMeaning == "Mustermann's fracture" and site.MappingResourceName == "REMOVED"
+    assert made.KVP == 80 and made.SeriesNumber is None
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value")
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value", "keep"),
+    [
+        ("DetectorDescription", "OB", b"Mustermann^Erika", ()),
+        ("DetectorDescription", "UI", "Mustermann^Erika", ("uids",)),
+        ("DetectorDescription", "DA", "19500101", ("dates",)),
+        ("ContentTime", "TM", "Mustermann^Erika", ("dates",)),
+        ("ContentTime", "TM", "Mustermann^Erika", ("moved-dates",)),
+        ("PatientAge", "AS", "ERIK", ("patient",)),
+    ],
+)
+def test_what_is_not_of_its_type_does_not_pass_by_it(keyword, vr, value, keep):
+    data = radiograph()
+    data.add_new(keyword, vr, value)
+    done = deidentify(data, Rules(keep), KEY)
+    assert not done.dataset.get(keyword) and any(note.startswith(keyword) for note in done.notes)
+
+
+def test_bytes_that_are_no_pixels_are_searched():
+    data = radiograph(PatientName="Mustermann^Erika", ICCProfile=bytes(99) + b"for " + "MUSTERMANN".encode("utf-16-be"))
+    with pytest.raises(UnreadableFile, match="ICCProfile holds an identifier"):
+        deidentify(data, Rules(), KEY)
+    data.ICCProfile, data["PixelData"].value = bytes(99) + b"sRGB ", b"mustermann".ljust(3840)
+    deidentify(data, Rules(), KEY)
+
+
+@pytest.mark.parametrize("kind", ["1.2.840.10008.5.1.4.1.1.9.4.1", "1.2.840.10008.5.1.4.1.1.9.4.2", None])
+def test_voices_and_documents_within_sequences_are_refused(kind):
+    data = radiograph(SOPClassUID=kind or "1.2.3", Modality="AU")
+    data.WaveformSequence = [item(WaveformData=b"Mustermann")]
+    with pytest.raises(UnreadableFile, match="recorded voice"):
+        deidentify(data, Rules(), KEY)
+    data = radiograph()
+    data.AnatomicRegionSequence = [item(EncapsulatedDocument=b"%PDF")]
+    with pytest.raises(UnreadableFile, match="encapsulated document"):
+        deidentify(data, Rules(), KEY)
+
+
+def test_nothing_before_or_behind_the_data_set_is_copied():
+    data = radiograph()
+    data.preamble = b"Mustermann^Erika".ljust(128)
+    data.file_meta.SourceApplicationEntityTitle = "MUSTERMANN"
+    data.file_meta.PrivateInformationCreatorUID, data.file_meta.PrivateInformation = "1.2", b"Mustermann"
+    data.DataSetTrailingPadding = b"Mustermann"
+    stream = BytesIO()
+    deidentify(data, Rules(), KEY).dataset.save_as(stream, enforce_file_format=True)
+    assert b"mustermann" not in stream.getvalue().lower()

@@ -35,8 +35,8 @@ REPORT, LOOK_AT, NAMES, CROPS = "report.csv", "look_at.csv", "names.csv", "look_
 SECONDARY_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
 # the folder of those without a PatientID, who need not be one patient
 UNKNOWN = "unknown"
-# pictures of screens, on which words stand as a rule
-SCREENS = ("SC", "US", "OT", "XA")
+# pictures of screens, on which words stand as a rule, and photographs of people
+SCREENS = ("SC", "US", "OT", "XA", "XC")
 # stacks of hundreds of slices: words on them are rare, and a search takes seconds a slice
 NOT_SEARCHED = ("CT", "MR", "PT", "NM", "SEG")
 _LEFT_OUT = "left out: not DICOM"
@@ -234,6 +234,8 @@ def _list_suspicions(dataset: Dataset) -> list[str]:
     why = []
     if str(dataset.get("BurnedInAnnotation") or "").upper() == "YES":
         why.append("BurnedInAnnotation is YES")
+    if str(dataset.get("RecognizableVisualFeatures") or "").upper() == "YES":
+        why.append("RecognizableVisualFeatures is YES: a face may be seen, or be computed from slices")
     if str(dataset.get("SOPClassUID") or "").startswith(SECONDARY_CAPTURES):
         why.append("a secondary capture")
     elif str(dataset.get("Modality") or "") in SCREENS:

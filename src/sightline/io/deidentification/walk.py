@@ -6,19 +6,20 @@ emptied, wherever it stands.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from pydicom.datadict import keyword_for_tag
+from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
 
 from sightline.errors import UnreadableFile
 from sightline.io.deidentification.identifiers import collect_identifiers, replace_identifiers
 from sightline.io.deidentification.keys import SiteKey
-from sightline.io.deidentification.overlays import erase_overlay_bits
 from sightline.io.deidentification.lengths import cut_surplus
+from sightline.io.deidentification.overlays import erase_overlay_bits
 from sightline.io.deidentification.substitutes import (
     blank_content,
     is_of_software,
@@ -30,6 +31,13 @@ from sightline.io.deidentification.table import DATES, EDITION, Rules
 
 STANDARD_UIDS = "1.2.840.10008."
 _ENCAPSULATED = "1.2.840.10008.5.1.4.1.1.104."
+# voices: basic and general audio
+_AUDIO = "1.2.840.10008.5.1.4.1.1.9.4."
+# types whose bytes no search of texts reads, and those that pass by their type alone where it is asked for
+_UNREAD = ("OB", "OD", "OF", "OL", "OV", "OW")
+_TRUSTED = (*_UNREAD, *DATES, "AS", "UI", "SQ")
+_NUMBERS = ("AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV")
+_TIMES = re.compile(r"[\d.:+ -]*|\d{3}[DWMY]")
 
 
 @dataclass
@@ -55,13 +63,16 @@ def deidentify(dataset: Dataset, rules: Rules, key: SiteKey, *, pixels_cleaned: 
         pixels_cleaned: text in the pixels was filled.
 
     Raises:
-        UnreadableFile: an encapsulated document, an object without class or instance UID, or an overlay in unused
-            bits of compressed pixels.
+        UnreadableFile: an encapsulated document, a recorded voice, an object without class or instance UID, an overlay
+            in unused bits of compressed pixels, or pixels beside which something stands that cannot be taken out.
     """
     sop_class = str(dataset.get("SOPClassUID") or "")
-    if sop_class.startswith(_ENCAPSULATED) or "EncapsulatedDocument" in dataset:
+    if sop_class.startswith(_ENCAPSULATED):
+        raise _refuse_document()
+    if sop_class.startswith(_AUDIO) or (dataset.get("Modality") == "AU" and "WaveformSequence" in dataset):
         raise UnreadableFile(
-            "An encapsulated document: its pages cannot be cleaned.", "Leave it out, or export what it says otherwise."
+            "A recorded voice: what it says, and whose it is, cannot be cleaned.",
+            "Leave it out, or export what it says otherwise.",
         )
     if not sop_class or not dataset.get("SOPInstanceUID"):
         raise UnreadableFile("The object has no SOPClassUID or SOPInstanceUID.", "Give it as the PACS has it.")
@@ -71,6 +82,7 @@ def deidentify(dataset: Dataset, rules: Rules, key: SiteKey, *, pixels_cleaned: 
     known = collect_identifiers(dataset, rules)
     result = CleanedObject(dataset, erase_overlay_bits(dataset))
     _walk(dataset, rules, key, person, result.notes)
+    result.notes += cut_surplus(dataset)
     pseudonym = key.patient(patient_id)
     dataset.PatientID, dataset.PatientName = pseudonym, pseudonym
     if not pseudonym:
@@ -82,7 +94,6 @@ def deidentify(dataset: Dataset, rules: Rules, key: SiteKey, *, pixels_cleaned: 
     return result
 
 
-    result.notes += cut_surplus(dataset)
 def _walk(dataset: Dataset, rules: Rules, key: SiteKey, person: str, notes: list[str]) -> None:
     of_subject = is_of_subject(dataset, rules)
     for tag in list(dataset.keys()):
@@ -97,8 +108,14 @@ def _walk(dataset: Dataset, rules: Rules, key: SiteKey, person: str, notes: list
             del dataset[tag]
             notes.append(f"{keyword or tag} could not be read and was removed")
             continue
+        if keyword == "EncapsulatedDocument":
+            raise _refuse_document()
         if vr == "UN":
             del dataset[tag]
+            continue
+        if _is_disguised(tag, vr):
+            del dataset[tag]
+            notes.append(f"{keyword or tag} has a type ({vr}) that it cannot have and was removed")
             continue
         if of_subject and blank_content(element):
             continue
@@ -119,8 +136,30 @@ def _walk(dataset: Dataset, rules: Rules, key: SiteKey, person: str, notes: list
             element.value = _map_uids(value, key)
         elif action == "replace":
             element.value = make_dummy(vr, value)
+        elif vr in (*DATES, "AS") and not all(map(_TIMES.fullmatch, _list_texts(value))):
+            element.value = ""
+            notes.append(f"{keyword} is no date, time or age and was emptied")
         elif vr in DATES and "moved-dates" in rules.keep:
             element.value = _move_dates(vr, value, key, person)
+
+
+def _refuse_document() -> UnreadableFile:
+    return UnreadableFile(
+        "An encapsulated document: its pages cannot be cleaned.", "Leave it out, or export what it says otherwise."
+    )
+
+
+def _is_disguised(tag: Any, vr: str) -> bool:
+    """Whether a text comes as bytes, a UID or a date, which would pass by their type, or these as each other."""
+    if vr not in _TRUSTED or _is_repeating(tag):
+        return False
+    possible = dictionary_VR(tag).split(" or ")
+    return not any(one == vr or {one, vr} <= set(group) for one in possible for group in ((*_UNREAD, *_NUMBERS), DATES))
+
+
+def _list_texts(value: Any) -> list[str]:
+    many = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
+    return ["" if one is None else str(one) for one in many]
 
 
 def _is_repeating(tag: Any) -> bool:
@@ -139,10 +178,8 @@ def _map_uids(value: Any, key: SiteKey) -> Any:
 def _move_dates(vr: str, value: Any, key: SiteKey, person: str) -> Any:
     if vr == "TM" or value is None or value == "":
         return value
-    many = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
     moved = []
-    for one in many:
-        text = str(one)
+    for text in _list_texts(value):
         try:
             day = date(int(text[:4]), int(text[4:6]), int(text[6:8]))
         except ValueError:
