@@ -25,6 +25,7 @@ def test_bytes_after_the_last_pixel_are_cut_and_are_no_overlay(tmp_path):
     data = radiograph()
     before = data.PixelData
     data.PixelData = before + NAME
+    data.ExtendedOffsetTable = NAME
     data.save_as(tmp_path / "a.dcm", enforce_file_format=True)
     outcome = deidentify_folder(
         tmp_path / "a.dcm", tmp_path / "out", tmp_path / "home", SiteKey(bytes(32)), Wishes(search=False)

@@ -21,7 +21,7 @@ _RLE_HEAD, _RLE_MOST = 64, 15
 # by the first byte of a run, its pixels and its bytes: that many others as they are, one other repeated, or nothing
 _RUNS = (*range(1, 129), 0, *range(128, 1, -1))
 _STEPS = (*range(2, 130), 1, *[2] * 127)
-_OFFSETS, _LENGTHS = "ExtendedOffsetTable", "ExtendedOffsetTableLengths"
+OFFSET_TABLES = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 
 
 def clean_compressed(dataset: Dataset) -> list[str]:
@@ -35,8 +35,8 @@ def clean_compressed(dataset: Dataset) -> list[str]:
     """
     clean = _choose_cleaner(dataset)
     stated = max(1, int(dataset.get("NumberOfFrames") or 1))
-    tables = (dataset.get(_OFFSETS), dataset.get(_LENGTHS))
-    extended = (tables[0], tables[1]) if tables[0] and tables[1] else None
+    offsets, lengths = (dataset.get(keyword) for keyword in OFFSET_TABLES)
+    extended = (offsets, lengths) if offsets and lengths else None
     try:
         frames = list(generate_frames(dataset.PixelData, number_of_frames=stated, extended_offsets=extended))
     except (ValueError, struct.error) as error:
@@ -57,7 +57,7 @@ def clean_compressed(dataset: Dataset) -> list[str]:
             streams
         )
     else:
-        for keyword in (_OFFSETS, _LENGTHS):
+        for keyword in OFFSET_TABLES:
             dataset.pop(keyword, None)
         has_table = dataset.PixelData[4:8] != b"\0\0\0\0"
         dataset.PixelData = encapsulate(streams, has_bot=has_table)

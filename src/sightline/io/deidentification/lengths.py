@@ -13,7 +13,7 @@ from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import ExplicitVRBigEndian
 
 from sightline.errors import UnreadableFile, count_noun
-from sightline.io.deidentification.encapsulated import clean_compressed
+from sightline.io.deidentification.encapsulated import OFFSET_TABLES, clean_compressed
 from sightline.io.dicom.pixels import MAX_TRAILING_BYTES, NATIVE
 
 _PIXELS = "PixelData"
@@ -46,6 +46,8 @@ def cut_surplus(dataset: Dataset) -> list[str]:
 def _cut_pixels(dataset: Dataset) -> list[str]:
     if _PIXELS in dataset and dataset.file_meta.TransferSyntaxUID not in NATIVE:
         return clean_compressed(dataset)
+    for keyword in OFFSET_TABLES:
+        dataset.pop(keyword, None)  # of compressed pixels alone
     sizes = {_PIXELS: get_expected_length(dataset)} if _PIXELS in dataset else {}
     for keyword, size in _FLOATS.items():
         if keyword in dataset:
