@@ -17,7 +17,7 @@ outline pack paint pair parse pass paste patch permute personalise place plan po
 prefix prepare print probe project pseudonymise put quote randomise rank rasterise read recalibrate receive
 recognise record reduce refer reformat refuse register remark remember remove rename render reopen reorient repair
 repeat replace report require resample resize resolve restore resume retrain retrieve retry return reverse
-rewrite round run sample save scale score seal search see seed sees select send separate serve set settle shade
+rewrite round run sample save scale schedule score seal search see seed sees select send separate serve set settle shade
 shape shorten show shrink shuffle sign simulate size slice smooth soften solve sort space spell split spoil spread
 square stack stage stamp standardise start state step store straighten stress stretch strip submit suggest sum summarise
 suppress survives swap sync tabulate take tell test thin threshold tint to touch trace train transpose try tune turn
