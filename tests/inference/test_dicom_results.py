@@ -145,6 +145,21 @@ def interrupt(*words):
     raise KeyboardInterrupt
 
 
+def test_two_people_without_an_id_in_one_study_get_no_report_and_no_answer(run, tmp_path):
+    study = {"StudyInstanceUID": "1.2.99", "PatientID": ""}
+    for number, name in enumerate(("Alpha^A", "Beta^B")):
+        made = radiograph(60, 48, seed=number, PatientName=name, **study)
+        made.save_as(tmp_path / f"{number}.dcm", enforce_file_format=True)
+    files = [tmp_path / "0.dcm", tmp_path / "1.dcm"]
+    assert predict_files(run, files, tmp_path / "out", QUIET, dicom=DicomWish()) == (1, 1)
+    assert objects(tmp_path / "out") == {}
+    (row,) = csv.DictReader((tmp_path / "out" / "rejects.csv").open())
+    assert "belong to 2 patients (PatientName and PatientBirthDate" in row["reason"]
+    assert predict_files(run, files, tmp_path / "table", QUIET) == (2, 0)
+    (row,) = csv.DictReader((tmp_path / "table" / "studies.csv").open())
+    assert row["predicted"] == "" and "patients" in row["remark"]
+
+
 def test_our_own_results_are_rejected_as_pictures(predicted, run, tmp_path):
     from sightline.data.datasets.dicom_folder import Options, read
 

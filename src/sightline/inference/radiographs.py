@@ -22,7 +22,8 @@ from sightline.inference.results.csv_table import open_csv_table
 from sightline.inference.results.found_files import FoundFiles
 from sightline.inference.results.journal import Journal, PredictedFile, build_stamp, fingerprint_input
 from sightline.inference.results.studies import StudyNames
-from sightline.io.dicom.radiograph import read_header, require_radiograph
+from sightline.io.dicom.patient import read_named_patient
+from sightline.io.dicom.radiograph import open_dataset, require_radiograph
 from sightline.io.files import find_linked_folders, hold_folder, make_unique_name
 from sightline.io.image import find_images, is_ct_input, read_image
 from sightline.io.picture import SOFTWARE, Picture, require_content
@@ -253,8 +254,9 @@ class _FileReader:
 
 
 def _read_patient(path: Path) -> str:
-    """A digest of the patient's id in a DICOM header; empty where none is stated."""
-    named = read_header(path).patient_id
+    """A digest of the patient's id in a DICOM header, or without one of name and birth; empty where none is stated."""
+    patient = read_named_patient(open_dataset(path, pixels=False))
+    named = patient.id or (patient.person or "").strip("\0")
     return hashlib.blake2b(named.encode(), digest_size=6).hexdigest() if named else ""
 
 

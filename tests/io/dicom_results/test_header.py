@@ -10,7 +10,7 @@ from support.dicom_tools import dciodvfy, dcmpschk
 
 from sightline.errors import UnreadableFile
 from sightline.io.dicom.radiograph import read_dicom
-from sightline.io.dicom_results.header import build_source_image
+from sightline.io.dicom_results.header import build_source_image, require_one_study
 from sightline.io.dicom_results.objects import make_objects, write_objects
 
 ANGIOGRAPHY = uid.XRayAngiographicImageStorage
@@ -128,3 +128,21 @@ def test_a_header_that_no_result_can_be_made_from_is_refused_in_words():
     source = build_source_image(radiograph(SamplesPerPixel=3))
     with pytest.raises(UnreadableFile, match="No results can be written as DICOM for study"):
         make_objects(whole_result(source))
+
+
+def test_images_of_two_patients_make_no_result():
+    def require(*changes):
+        study = {"StudyInstanceUID": "1.2.9"}
+        require_one_study([build_source_image(radiograph(seed=n, **study | one)) for n, one in enumerate(changes)])
+
+    require({"PatientName": "Smith^John"}, {"PatientName": "Smith-Roe^John"})
+    require({"PatientID": "", "PatientName": "SMITH^John^^^"}, {"PatientID": "", "PatientName": "Smith^John"})
+    for first, second, words in (
+        ({"PatientID": "P1"}, {"PatientID": "P2"}, "2 patients (PatientID)"),
+        ({"IssuerOfPatientID": "A"}, {"IssuerOfPatientID": "B"}, "2 patients (IssuerOfPatientID)"),
+        ({"PatientID": ""}, {"PatientID": "", "PatientName": "Roe^J"}, "as PatientID is empty"),
+        ({"PatientID": ""}, {"PatientID": "", "PatientBirthDate": "19600101"}, "as PatientID is empty"),
+    ):
+        with pytest.raises(UnreadableFile) as caught:
+            require(first, second)
+        assert words in caught.value.message

@@ -23,6 +23,7 @@ from pydicom.valuerep import PersonName, validate_value
 
 from sightline.errors import UnreadableFile
 from sightline.io.dicom.greyscale import is_window
+from sightline.io.dicom.patient import count_patients, read_named_patient
 from sightline.io.dicom.shutter import SHUTTER
 from sightline.structures.frame import is_pixel_size
 
@@ -198,15 +199,17 @@ def require_one_study(sources: Sequence[SourceImage]) -> None:
     """Refuse a result over several studies or patients.
 
     Raises:
-        UnreadableFile: no image, several StudyInstanceUIDs, or several PatientIDs.
+        UnreadableFile: no image, several StudyInstanceUIDs, or several patients, by id and issuer, or without an id by
+            name and day of birth.
     """
     if not sources:
         raise UnreadableFile("A result needs at least one image.", "Give the images of one study.")
-    for keyword, what in (("StudyInstanceUID", "studies"), ("PatientID", "patients")):
-        found = {str(source.header.get(keyword) or "") for source in sources}
-        if len(found) > 1:
+    studies = {str(source.header.get("StudyInstanceUID") or "") for source in sources}
+    patients, words = count_patients(read_named_patient(source.header) for source in sources)
+    for count, what, keyword in ((len(studies), "studies", "StudyInstanceUID"), (patients, "patients", words)):
+        if count > 1:
             raise UnreadableFile(
-                f"The images of one result belong to {len(found)} {what} ({keyword}).",
+                f"The images of one result belong to {count} {what} ({keyword}).",
                 "Give the images of one study of one patient at a time.",
             )
 
