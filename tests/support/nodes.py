@@ -19,7 +19,12 @@ from pynetdicom.sop_class import DigitalXRayImageStorageForPresentation, Verific
 from sightline.inference.gate.gate_file import Gate, write_gate
 from sightline.inference.gate.header import HeaderLimits
 from sightline.web.node.configuration import read_configuration
-from sightline.web.node.service import Node
+from sightline.web.node.database import Store, jobs
+from sightline.web.node.delivery.cleaning import Cleaner
+from sightline.web.node.intake.acceptance import Intake, Origin
+from sightline.web.node.jobs.planning import Planner
+from sightline.web.node.service import Node, read_gates
+from sightline.web.node.spool import Spool
 from support.pacs import free_port
 
 CHILD = (sys.executable, str(Path(__file__).parent / "judge_child.py"))
@@ -70,6 +75,49 @@ def write_settings(folder, plain):
     path = folder / "NODE.yaml"
     path.write_text(yaml.safe_dump(plain, sort_keys=False))
     return path
+
+
+class StillNode:
+    """A node's database, intake, planner and cleaner on a clock of the test's own; nothing in it goes by itself."""
+
+    def __init__(self, folder, **words):
+        self.now = 1_800_000_000.0
+        self.configuration = read_configuration(write_settings(folder, settings(folder, **words)))
+        self.spool = Spool(folder / "keep")
+        self.store = Store(folder / "keep" / "node.sqlite", lambda: self.now)
+        self.intake = Intake(self.store, self.spool)
+        self.planner = Planner(self.configuration, self.store, read_gates(self.configuration))
+        self.cleaner = Cleaner(self.configuration, self.store, self.spool)
+
+    def accept(self, dataset):
+        """An object comes in; what became of it."""
+        file = self.spool.incoming / "x.dcm"
+        dataset.save_as(file, enforce_file_format=True)
+        return self.intake.accept(file, Origin("MOD", "127.0.0.1", "dimse"))
+
+    def receive(self, *datasets, job="done"):
+        """Objects come in and are planned; every job is then in the state `job`."""
+        for one in datasets:
+            self.accept(one)
+        self.now += 10.0
+        self.planner.settle()
+        if job is not None:
+            self.set(jobs, state=job, ended=self.now)
+
+    def clean(self, days=8.0):
+        """Days pass and the cleaner comes; how many files it removed."""
+        self.now += days * 86400.0
+        return self.cleaner.clean()
+
+    def set(self, table, **values):
+        """The same values in every row of a table."""
+        with self.store.change() as change:
+            change.connection.execute(table.update().values(**values))
+
+    def read(self, table):
+        """Rows of a table in the order of their keys."""
+        with self.store.look() as db:
+            return db.execute(table.select().order_by(*table.primary_key)).all()
 
 
 @contextmanager
@@ -234,13 +282,9 @@ def wait_for(found, seconds=120.0, what=""):
 
 def job_states(node_or_store):
     """States of all jobs in order."""
-    from sqlalchemy import select
-
-    from sightline.web.node.database import jobs
-
     store_ = getattr(node_or_store, "store", node_or_store)
     with store_.look() as db:
-        return [row.state for row in db.execute(select(jobs).order_by(jobs.c.id))]
+        return [row.state for row in db.execute(jobs.select().order_by(jobs.c.id))]
 
 
 def read_logs(path):

@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     CursorResult,
     Engine,
@@ -33,6 +34,7 @@ from sqlalchemy import (
     Text,
     create_engine,
     event,
+    func,
     insert,
     select,
     text,
@@ -349,6 +351,31 @@ TWO_PATIENTS = "two patients in one study"
 def select_contradictory_studies() -> Select[tuple[str]]:
     """UIDs of the studies that are held because they name two patients."""
     return select(studies.c.study_uid).where(studies.c.state == "held", studies.c.reason == TWO_PATIENTS)
+
+
+def select_oldest_job() -> Select[Any]:
+    """When the oldest job that has not ended was made: one that waits, is judged, or is to be tried again."""
+    return select(func.min(jobs.c.created)).where(jobs.c.state.in_(("waiting", "running", "failed")))
+
+
+def select_superseded_jobs() -> Select[tuple[int]]:
+    """Numbers of the jobs that a later one of the same study and rule, over all of its images, stands for."""
+    later = jobs.alias()
+    same = (later.c.study_uid == jobs.c.study_uid) & (later.c.rule == jobs.c.rule)
+    query = select(jobs.c.id).join(later, same & (later.c.id > jobs.c.id))
+    return query.where(later.c.state != "dropped")
+
+
+_earlier = objects.alias()
+
+
+def is_study_image(*states: str) -> ColumnElement[bool]:
+    """Whether an object is in one of `states` (kept, cleaned) as an image that its study was or is to be judged by.
+
+    What was cleaned may have been other bytes of a known UID, which are none; or (`facts` say so) a result of ours.
+    """
+    known = select(_earlier.c.id).where(_earlier.c.sop_uid == objects.c.sop_uid, _earlier.c.id < objects.c.id)
+    return objects.c.state.in_(states) & ((objects.c.state != "cleaned") | ~known.exists())
 
 
 def require_inserted_id(result: CursorResult[Any]) -> int:

@@ -13,6 +13,7 @@ import re
 import shutil
 import tempfile
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,8 @@ from sqlalchemy.exc import DBAPIError
 from sightline.errors import SightlineError, UnreadableFile
 from sightline.inference.gate.header import read_header_facts
 from sightline.io.dicom.limits import Bounds, find_dataset, require_bounds
-from sightline.web.node.database import TWO_PATIENTS, Change, Store, objects, studies
+from sightline.io.dicom.patient import NamedPatient, count_patients, read_named_patient
+from sightline.web.node.database import TWO_PATIENTS, Change, Store, is_study_image, objects, studies
 from sightline.web.node.spool import Spool
 
 LOG = logging.getLogger("sightline.node")
@@ -41,14 +43,15 @@ _TAGS = [
     "PatientName", "AccessionNumber", "PatientAge", "PatientBirthDate", "StudyDate", "Modality", "BodyPartExamined",
     "ViewPosition", "PresentationIntentType", "PhotometricInterpretation", "ImageType", "Manufacturer",
     "ManufacturerModelName", "StudyPriorityID", "ImageLaterality", "Laterality", "SeriesDescription", "NumberOfFrames",
-    "Rows", "Columns",
+    "Rows", "Columns", "IssuerOfPatientID",
 ]  # fmt: skip
 # built once: each object needs all of them, and building costs as much as running
 _BY_BYTES = select(objects).where(objects.c.sha256 == bindparam("given"))
 _SAME_UID = select(objects.c.id).where(objects.c.sop_uid == bindparam("given"), objects.c.state != "altered").limit(1)
 _EARLIER = select(objects.c.id).where(objects.c.sop_uid == bindparam("given"), objects.c.id < bindparam("row")).limit(1)
-_PATIENTS = select(objects.c.patient_id, objects.c.accession).distinct()
-_PATIENTS = _PATIENTS.where(objects.c.study_uid == bindparam("given"), objects.c.state == "kept")
+# also of images that were cleaned: whose study it is does not change when its files go
+_PATIENTS = select(objects.c.patient_id, objects.c.accession, objects.c.facts).distinct()
+_PATIENTS = _PATIENTS.where(objects.c.study_uid == bindparam("given"), is_study_image("kept", "cleaned"))
 _STUDY_STATE = select(studies.c.state).where(studies.c.study_uid == bindparam("given"))
 _TOUCH_STUDY = update(studies).where(studies.c.study_uid == bindparam("given"))
 _TOUCH_STUDY = _TOUCH_STUDY.values({name: bindparam(name) for name in ("last", "state", "ended")})
@@ -218,18 +221,21 @@ class Intake:
     def _compare_study(self, change: Change, row: dict[str, Any]) -> None:
         """Two patients in one study are for a person to look at; a new accession number is only written down."""
         db = change.connection
-        others = db.execute(_PATIENTS, {"given": row["study_uid"]}).all()
-        if any(patient != row["patient_id"] for patient, _ in others):
+        found = db.execute(_PATIENTS, {"given": row["study_uid"]}).mappings().all()
+        others = [dict(one) for one in found if not json.loads(one["facts"])["own"]]
+        if count_patients(map(_read_patient, (*others, row)))[0] > 1:
             self._touch(change, row["study_uid"])
             values = {"state": "held", "reason": TWO_PATIENTS}
             db.execute(update(studies).where(studies.c.study_uid == row["study_uid"]).values(**values))
             change.note("held", row["study_uid"], reason=values["reason"])
-        elif others and any(accession != row["accession"] for _, accession in others):
+        elif any(one["accession"] != row["accession"] for one in others):
             change.note("accession changed", row["study_uid"])
 
 
 def _build_row(header: Any, syntax: str, sha256: str, size: int, origin: Origin) -> dict[str, Any]:
     """What the database keeps of an object, but for when it came and what became of it."""
+    patient = read_named_patient(header).pseudonymise(str(header.StudyInstanceUID))
+    facts = read_header_facts(header) | {"issuer": patient.issuer, "person": patient.person}
     return {
         "sha256": sha256,
         "sop_uid": str(header.SOPInstanceUID),
@@ -239,8 +245,14 @@ def _build_row(header: Any, syntax: str, sha256: str, size: int, origin: Origin)
         "series_uid": str(header.SeriesInstanceUID),
         "patient_id": str(header.get("PatientID") or "")[:256],
         "accession": str(header.get("AccessionNumber") or "")[:256],
-        "facts": json.dumps(read_header_facts(header), sort_keys=True),
+        "facts": json.dumps(facts, sort_keys=True),
         "bytes": size,
         "caller": origin.caller,
         "door": origin.protocol,
     }
+
+
+def _read_patient(row: Mapping[str, Any]) -> NamedPatient:
+    """Whom the image of a row names; rows of before issuers and names were compared say no more than the id."""
+    facts = json.loads(row["facts"])
+    return NamedPatient(row["patient_id"], facts.get("issuer", ""), facts.get("person"))
