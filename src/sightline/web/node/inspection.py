@@ -30,6 +30,8 @@ from sightline.web.node.database import (
     objects,
     outbox,
     results,
+    select_oldest_job,
+    select_superseded_jobs,
     studies,
 )
 from sightline.web.node.intake.acceptance import NODE_BOUNDS
@@ -120,9 +122,9 @@ def summarise(store: Store) -> Iterator[str]:
         columns = (outbox.c.destination, outbox.c.state)
         for destination, state, count in db.execute(select(*columns, func.count()).group_by(*columns)):
             yield f"to {destination}: {count} {state}"
-        waiting = db.execute(select(func.min(jobs.c.created)).where(jobs.c.state == "waiting")).scalar()
-        if waiting is not None:
-            yield f"oldest waiting job: {store.clock() - waiting:.0f} s"
+        oldest = db.execute(select_oldest_job()).scalar()
+        if oldest is not None:
+            yield f"oldest job that is not done: {max(0.0, store.clock() - oldest):.0f} s"
         for job in db.execute(select(jobs).where(jobs.c.state == "failed").limit(50)):
             tried = count_noun(job.tries, "try", "tries")
             yield f"to be tried again: job {job.id}, study {job.study_uid}, after {tried}: {job.reason}"

@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 
 from sightline.errors import SightlineError
 from sightline.web.node.configuration import MetricsListener, Tls
-from sightline.web.node.database import Store, jobs, outbox
+from sightline.web.node.database import Store, jobs, outbox, select_oldest_job
 from sightline.web.node.spool import Spool
 
 _SECONDS = (0.1, 0.3, 1, 3, 5, 10, 15, 30, 60, 120, 300, 3600, 6 * 3600, 48 * 3600)
@@ -58,7 +58,7 @@ class NodeMetrics:
         self.committed = make_counter("committed_objects", "results that a destination promised to keep", "destination")
         self.jobs = make_gauge("jobs", "jobs by state", "state")
         self.outbox = make_gauge("outbox_objects", "outbox rows by destination and state", "destination", "state")
-        self.oldest = make_gauge("oldest_waiting_seconds", "age of the oldest job that waits")
+        self.oldest = make_gauge("oldest_waiting_seconds", "age of the oldest job that has not ended")
         self.breaker = make_gauge("breaker_open", "1 where a destination is taken for dead", "destination")
         self.free = make_gauge("disk_free_bytes", "free bytes of the spool's disk")
         self.ready = make_gauge("ready", "1 where the node takes objects and judges them")
@@ -93,7 +93,7 @@ class Gauges:
             states: dict[str, int] = {row[0]: row[1] for row in db.execute(query)}
             columns = (outbox.c.destination, outbox.c.state)
             rows = db.execute(select(*columns, func.count()).group_by(*columns)).all()
-            oldest = db.execute(select(func.min(jobs.c.created)).where(jobs.c.state == "waiting")).scalar()
+            oldest = db.execute(select_oldest_job()).scalar()
         for state in ("waiting", "running", "failed", "done", "refused", "dead"):
             self.metrics.jobs.labels(state).set(states.get(state, 0))
         for destination, state, count in rows:
@@ -103,7 +103,7 @@ class Gauges:
             for state in ("due", "sent", "committed", "not_taken", "dead"):
                 if (destination, state) not in gone:
                     self.metrics.outbox.labels(destination, state).set(0)
-        self.metrics.oldest.set(0.0 if oldest is None else now - oldest)
+        self.metrics.oldest.set(0.0 if oldest is None else max(0.0, now - oldest))
         self.metrics.free.set(self.spool.measure_free()[0])
         self.metrics.held.set(held)
 
