@@ -131,7 +131,7 @@ class Show:
 
 @dataclass(frozen=True)
 class Retry:
-    """Retry dead jobs, dead letters and held studies; a letter whose file was cleaned stays, and a line says so."""
+    """Retry dead jobs, dead letters and held studies; lines say which letters and jobs stay, and why."""
 
     config: Annotated[Positional[Path], arg(metavar="CONFIG")]
     """NODE.yaml."""
@@ -140,9 +140,9 @@ class Retry:
 
     def run(self) -> int:
         """Do it; 1 where nothing was dead or held."""
-        from sightline.web.node.inspection import list_lost_letters, retry
+        from sightline.web.node.inspection import list_lost, retry
 
-        return _mend(self.config, self.what, retry, "tried again", list_lost_letters)
+        return _mend(self.config, self.what, retry, "tried again", list_lost)
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ def tell_way(store: Store, what: str) -> Iterator[str]:
 def retry(store: Store, what: str) -> int:
     """Give dead jobs, dead letters and held studies another chance; how many there were.
 
-    Letters whose file was cleaned stay as they are (`list_lost_letters`).
+    Letters whose file was cleaned, and dead jobs that a later one stands for, stay as they are (`list_lost`).
 
     Args:
         store: the node's database.
@@ -196,14 +196,21 @@ def drop(store: Store, what: str) -> int:
     return _mend(store, what, job="dropped", letter="dropped", study="settled")
 
 
-def list_lost_letters(store: Store, what: str) -> Iterator[str]:
-    """Lines on the letters that `retry` leaves as they are, because there is nothing to send any more.
+def list_lost(store: Store, what: str) -> Iterator[str]:
+    """Lines on what `retry` leaves as it is: letters with nothing to send any more, jobs whose report would be older.
 
     Args:
         store: the node's database.
         what: as for `retry`.
     """
     with store.look() as db:
+        dead = select(jobs).where(jobs.c.state == "dead", jobs.c.id.in_(select_superseded_jobs()))
+        for row in db.execute(dead.order_by(jobs.c.id)):
+            if what in ("all", str(row.id), row.study_uid):
+                yield (
+                    f"job {row.id} stays dead: a later job of study {row.study_uid} stands for it and its report would "
+                    f"follow that one's; give it up with `sightline node drop NODE.yaml {row.id}`"
+                )
         for row in db.execute(_LETTERS.where(results.c.state == "cleaned").order_by(outbox.c.id)):
             if _is_meant(row, what):
                 yield (
@@ -221,7 +228,10 @@ def _mend(store: Store, what: str, *, job: str, letter: str, study: str) -> int:
     count = 0
     with store.change() as change:
         db = change.connection
-        for row in db.execute(select(jobs).where(jobs.c.state == "dead")).all():
+        dead = select(jobs).where(jobs.c.state == "dead")
+        if job == "waiting":
+            dead = dead.where(jobs.c.id.not_in(select_superseded_jobs()))
+        for row in db.execute(dead).all():
             if every or what in (str(row.id), row.study_uid):
                 values = {"state": job, "tries": 0, "interruptions": 0, "due": 0.0, "ended": change.now}
                 db.execute(update(jobs).where(jobs.c.id == row.id).values(**values))

@@ -313,8 +313,19 @@ def test_a_job_that_ends_the_node_again_and_again_is_dead(tmp_path):
 
 def test_what_ran_when_the_node_ended_goes_behind_the_others(tmp_path):
     bench = Bench(tmp_path)
-    first, second = bench.add_job(state="running", tries=1), bench.add_job()
+    first, second = bench.add_job(state="running", tries=1), bench.add_job(study_uid="1.2")
     resume_jobs(bench.store)
-    urgent = bench.add_job(priority=1)
+    urgent = bench.add_job(study_uid="1.3", priority=1)
     taken = [bench.worker._take()["id"] for _ in range(3)]
     assert taken == [urgent, second, first]
+
+
+def test_what_was_interrupted_ends_where_a_later_job_has_taken_its_place(tmp_path):
+    """Its report, over fewer images, would reach the PACS last."""
+    bench = Bench(tmp_path)
+    bench.add_job(state="running")
+    bench.add_job(state="done")
+    resume_jobs(bench.store)
+    assert bench.worker._take() is None
+    first, _ = bench.rows(jobs)
+    assert first["state"] == "dropped" and "a later job" in first["reason"]

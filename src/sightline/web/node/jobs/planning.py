@@ -13,11 +13,24 @@ from sightline.errors import count_noun
 from sightline.inference.gate.gate_file import Gate
 from sightline.inference.gate.header import HeaderLimits, check_header
 from sightline.web.node.configuration import Configuration, RuleConditions
-from sightline.web.node.database import REOPENED, Change, Store, jobs, journal, objects, require_inserted_id, studies
+from sightline.web.node.database import (
+    REOPENED,
+    Change,
+    Store,
+    is_study_image,
+    jobs,
+    journal,
+    objects,
+    require_inserted_id,
+    studies,
+)
 
 DAY_S = 24 * 3600.0
 # letters of why no rule takes a study
 MOST_WHY = 500
+# the check of an image whose file was cleaned before a late one of its study came, and what a report says of it
+DELETED = "deleted"
+_GONE = "an earlier image of the study, whose file was deleted here before this one came; see the earlier report"
 
 
 @dataclass(frozen=True)
@@ -26,7 +39,7 @@ class OmittedImage:
 
     Attributes:
         sha256: its name in the spool.
-        check: `rule`, `header`, `picture`, `layout` or `features`.
+        check: `rule`, `header`, `picture`, `layout` or `features`; or `deleted`.
         reason: in words for a person.
     """
 
@@ -103,8 +116,10 @@ class Planner:
 
     def _plan(self, change: Change, study_uid: str) -> list[tuple[str, str, str]]:
         db = change.connection
-        query = select(objects).where(objects.c.study_uid == study_uid, objects.c.state == "kept")
-        images = [dict(row) for row in db.execute(query.order_by(objects.c.id)).mappings()]
+        query = select(objects).where(objects.c.study_uid == study_uid, is_study_image("kept", "cleaned"))
+        rows = [dict(row) for row in db.execute(query.order_by(objects.c.id)).mappings()]
+        images = [row for row in rows if row["state"] == "kept"]
+        cleaned = [row for row in rows if row["state"] == "cleaned"]
         refused: list[tuple[str, str, str]] = []
         state, reason = "settled", ""
         fitting, why = 0, []
@@ -116,8 +131,8 @@ class Planner:
                 continue
             fitting += 1
             last = self._find_last_job(change, study_uid, name)
-            inputs = [row["sha256"] for row in chosen]
-            if last is not None and sorted(json.loads(last["inputs"])) == sorted(inputs) and last["state"] != "dropped":
+            gone = [row["sha256"] for row in choose_images(cleaned, rule.when, self.gates[name])[0]]
+            if last is not None and last["state"] != "dropped" and _has_judged(last, chosen, gone):
                 continue
             if self._count_jobs_today(change, study_uid, name) >= self.configuration.most_jobs_a_day:
                 state, reason = (
@@ -125,18 +140,24 @@ class Planner:
                     f"images came late more than {count_noun(self.configuration.most_jobs_a_day, 'time')} a day",
                 )
                 continue
+            left_out += [OmittedImage(sha256, DELETED, _GONE) for sha256 in gone if chosen]
             values = self._build_job_values(change, images, chosen, left_out)
+            values["priority"] = rule.priority + _compute_urgency(chosen)
             if not chosen:
                 first = next(one for one in left_out if one.check == "header")
                 values |= {"state": "refused", "door": "header", "reason": first.reason, "ended": change.now}
                 refused.append((name, "header", first.reason))
-            if last is not None and last["state"] == "waiting":
+            if last is not None and last["state"] in ("waiting", "failed"):
+                # nothing was judged yet: the same job goes on with all of the images
                 db.execute(update(jobs).where(jobs.c.id == last["id"]).values(**values))
                 number = last["id"]
             else:
                 before = None if last is None or last["state"] == "dropped" else last["id"]
                 new = insert(jobs).values(study_uid=study_uid, rule=name, predecessor=before, **values)
-                number = require_inserted_id(db.execute(new.values(priority=rule.priority + _compute_urgency(chosen))))
+                number = require_inserted_id(db.execute(new))
+            if chosen and gone:
+                # a report that does not say what the earlier one says does not take its place
+                db.execute(update(jobs).where(jobs.c.id == number).values(predecessor=None))
             change.note(f"job {values['state']}", study_uid, job=number, rule=name, check=values["door"])
         if not fitting:
             reason = "no rule takes any image of it"
@@ -176,6 +197,12 @@ class Planner:
         query = query.where(jobs.c.study_uid == study_uid, jobs.c.rule == rule)
         query = query.where(jobs.c.created > since, jobs.c.state != "waiting")
         return int(db.execute(query).scalar_one())
+
+
+def _has_judged(job: Mapping[str, Any], chosen: Sequence[Mapping[str, Any]], gone: Sequence[str]) -> bool:
+    """Whether a job is about these images: about all of them, and about nothing else but what was cleaned since."""
+    inputs, now = set(json.loads(job["inputs"])), {row["sha256"] for row in chosen}
+    return now <= inputs and inputs - now <= set(gone)
 
 
 def _compute_urgency(images: Sequence[Mapping[str, Any]]) -> int:

@@ -28,6 +28,7 @@ from sightline.web.node.database import (
     require_inserted_id,
     results,
     select_contradictory_studies,
+    select_superseded_jobs,
     studies,
 )
 from sightline.web.node.jobs.child_process import Child, ChildDied
@@ -169,6 +170,13 @@ class Worker:
         with self.store.change() as change:
             job = change.connection.execute(self._find_due()).mappings().first()
             if job is None:
+                return None
+            later = select_superseded_jobs().where(jobs.c.id == job["id"])
+            if change.connection.execute(later).first() is not None:
+                # it was interrupted or failed meanwhile; its report would reach the PACS after the later one's
+                values = {"state": "dropped", "reason": "a later job of the study stands for it", "ended": change.now}
+                change.connection.execute(update(jobs).where(jobs.c.id == job["id"]).values(**values))
+                change.note("job dropped", job["study_uid"], job=job["id"], reason=values["reason"])
                 return None
             values = {"state": "running", "tries": job["tries"] + 1, "started": change.now}
             change.connection.execute(update(jobs).where(jobs.c.id == job["id"]).values(**values))

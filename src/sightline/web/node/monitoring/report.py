@@ -26,6 +26,7 @@ from sightline.plots.html_report import ReportTable, Section, write_report
 from sightline.structures.case import is_normal
 from sightline.web.node.configuration import Configuration
 from sightline.web.node.database import Store, jobs, objects, outbox, readings, results
+from sightline.web.node.jobs.planning import DELETED
 from sightline.web.node.monitoring.drift_watch import watch_rule
 
 READ = (
@@ -155,6 +156,9 @@ def _tabulate_refused(store: Store, since: float) -> ReportTable:
     with store.look() as db:
         for rule, left_out in db.execute(select(jobs.c.rule, jobs.c.left_out).where(jobs.c.created > since)):
             for one in json.loads(left_out):
+                # an earlier report has the finding
+                if one["door"] == DELETED:
+                    continue
                 counts[rule, one["door"], one["reason"].split(", in training")[0].rstrip("0123456789.e+- ")] += 1
     cells = tuple((*key, str(count)) for key, count in counts.most_common(50))
     return ReportTable(
