@@ -15,8 +15,9 @@ from sightline.web.node.database import TWO_PATIENTS, Store, jobs, objects, outb
 from sightline.web.node.delivery.dispatch import DeliveryEvents, Dispatcher
 from sightline.web.node.inspection import drop, retry
 from sightline.web.node.intake.acceptance import Intake, Origin
-from sightline.web.node.jobs.child_process import Child, ChildDied
-from sightline.web.node.jobs.worker import RETRY_S, Worker, WorkEvents, resume_jobs
+from sightline.web.node.jobs import child_process, worker
+from sightline.web.node.jobs.child_process import Child, ChildDied, ChildNotReady
+from sightline.web.node.jobs.worker import MOST_INTERRUPTIONS, RETRY_S, Worker, WorkEvents, resume_jobs
 from sightline.web.node.spool import Spool
 
 
@@ -329,3 +330,48 @@ def test_what_was_interrupted_ends_where_a_later_job_has_taken_its_place(tmp_pat
     assert bench.worker._take() is None
     first, _ = bench.rows(jobs)
     assert first["state"] == "dropped" and "a later job" in first["reason"]
+
+
+def test_a_child_that_never_gets_ready_costs_no_try_and_ends_its_job_at_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "RESTART_S", 0.0)
+    bench, now = Bench(tmp_path, child=(sys.executable, "-c", "raise SystemExit(3)"), tries=1), [time.time()]
+    bench.store.clock = lambda: now[0]
+    bench.add_job()
+    assert bench.worker.work_once()
+    (job,) = bench.rows(jobs)
+    assert (job["state"], job["tries"], job["interruptions"]) == ("waiting", 0, 1)
+    assert "at its start (status 3)" in bench.worker.trouble and bench.heard == []
+    # while it pauses no job is taken, and no process started
+    now[0] += 2 * RETRY_S
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.worker, "_is_start_due", lambda: False)
+        assert not bench.worker.work_once() and bench.worker.child._process is None
+    with bench.store.change() as change:
+        change.connection.execute(update(jobs).values(interruptions=MOST_INTERRUPTIONS - 1))
+    assert bench.worker.work_once()
+    (job,) = bench.rows(jobs)
+    assert job["state"] == "dead" and "was not ready 20 times" in job["reason"]
+    assert bench.heard == [("failed", "wrist", True)]
+
+
+def test_a_start_is_bound_by_processor_time_and_waited_for_far_longer(tmp_path, monkeypatch):
+    code = """
+        import resource
+        from sightline.web.node.jobs.child import START_CPU_S, main
+
+        def prepare(runs):
+            raise RuntimeError(resource.getrlimit(resource.RLIMIT_CPU)[0] - START_CPU_S < 10.0)
+
+        main(lambda request: None, prepare)
+        """
+    (tmp_path / "child.py").write_text(textwrap.dedent(code))
+    starting = Child((sys.executable, str(tmp_path / "child.py")), 2**31, 20.0)
+    try:
+        starting.wake()
+        assert "True" in wait_for(starting.look)
+        starting.stop()
+        monkeypatch.setattr(child_process, "START_CPU_S", 0.001)
+        with pytest.raises(ChildNotReady, match="no answer at its start"):
+            starting.ask(request(tmp_path))
+    finally:
+        starting.stop()

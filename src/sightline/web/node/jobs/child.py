@@ -1,8 +1,8 @@
 """The child process that decodes and judges: what comes from outside is only ever parsed and decoded in here.
 
 It reads one JSON line a job from its standard input and answers with one JSON line. Bounds are the kernel's: memory by
-RLIMIT_AS, processor seconds a job by RLIMIT_CPU, no network of its own where the kernel allows, niced, and it dies with
-its parent. Whatever kills it costs one try of one job.
+RLIMIT_AS, processor seconds of the start and of each job by RLIMIT_CPU, no network of its own where the kernel allows,
+niced, and it dies with its parent. Whatever kills it at a job costs one try of that job.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from sightline.errors import SightlineError
 _PR_SET_PDEATHSIG = 1
 # the node's own threads come first, so that receiving keeps its pace
 NICE = 5
+# processor seconds until the runs are open: a machine that is busy may take any time for them
+START_CPU_S = 300.0
 _CLONE_NEWNET, _CLONE_NEWUSER = 0x40000000, 0x10000000
 
 
@@ -91,6 +93,7 @@ def serve_jobs(
     """
     memory, cpu_s = bounds
     bind_process(memory)
+    bind_cpu(START_CPU_S)
     trouble = ""
     if prepare is not None:
         try:
@@ -108,7 +111,7 @@ def serve_jobs(
         for name in ("left_out", "objects"):
             plain[name] = tuple(plain[name])
         plain["predecessor"] = tuple(tuple(one) for one in plain["predecessor"])
-        bind_job(cpu_s)
+        bind_cpu(cpu_s)
         started = time.perf_counter()
         try:
             answer = judge(Request(**plain))
@@ -144,7 +147,7 @@ def bind_process(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def bind_job(cpu_s: float) -> None:
+def bind_cpu(cpu_s: float) -> None:
     """Allow this process `cpu_s` more seconds of processor time; the kernel ends it after them."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     with contextlib.suppress(ValueError):

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sightline.errors import SightlineError
+from sightline.web.node.jobs.child import START_CPU_S
 
-START_S = 120.0
 # a child that has nothing to do gives its memory back
 IDLE_S = 300.0
 # wall-clock seconds for each second of processor time: a busy machine is no reason to kill a job
@@ -21,6 +21,10 @@ PATIENCE = 10.0
 
 class ChildDied(SightlineError):
     """A child process ended, or had to be ended, before it answered."""
+
+
+class ChildNotReady(ChildDied):
+    """A child process ended, or had to be ended, before it had opened its runs: no job had a part in it."""
 
 
 class Child:
@@ -46,6 +50,7 @@ class Child:
         """The child's answer.
 
         Raises:
+            ChildNotReady: it was not ready for any job.
             ChildDied: saying by which signal or bound.
         """
         process = self._start_if_needed()
@@ -56,7 +61,7 @@ class Child:
         except (BrokenPipeError, OSError):
             raise self._build_death("before the job") from None
         self.used = time.monotonic()
-        return self._read_line(PATIENCE * self.cpu_s)
+        return self._read_line(PATIENCE * self.cpu_s, "at the job")
 
     def wake(self) -> None:
         """Start the process where none runs, and do not wait for it: a study that settles now will need it."""
@@ -72,7 +77,7 @@ class Child:
         """What keeps a process that was woken from judging: None while it starts, an empty text once it can judge.
 
         Raises:
-            ChildDied: it ended before it could.
+            ChildNotReady: it ended before it could.
         """
         process = self._process
         if process is None or process.stdout is None:
@@ -80,12 +85,16 @@ class Child:
         if not self._ready:
             if not io_select.select([process.stdout], [], [], 0.0)[0]:
                 return None
-            self._begin(START_S)
+            self._begin()
         return self.trouble
 
-    def _begin(self, patience_s: float) -> None:
-        """Read what a process says once it has opened its runs."""
-        self.trouble = str(self._read_line(patience_s).get("trouble", ""))
+    def _begin(self) -> None:
+        """Read what a process says once it has opened its runs; its own bound is processor time (`child.py`)."""
+        try:
+            greeting = self._read_line(PATIENCE * START_CPU_S, "at its start")
+        except ChildDied as error:
+            raise ChildNotReady(error.message, error.remedy) from None
+        self.trouble = str(greeting.get("trouble", ""))
         self._ready = True
 
     def stop(self) -> None:
@@ -106,23 +115,23 @@ class Child:
     def _start_if_needed(self) -> subprocess.Popen[str]:
         self.wake()
         if not self._ready:
-            self._begin(START_S)
+            self._begin()
         assert self._process is not None
         return self._process
 
-    def _read_line(self, patience_s: float) -> Mapping[str, Any]:
+    def _read_line(self, patience_s: float, when: str) -> Mapping[str, Any]:
         process = self._process
         assert process is not None and process.stdout is not None
         ready, _, _ = io_select.select([process.stdout], [], [], patience_s)
         if not ready:
             self.stop()
-            raise ChildDied(f"The child process gave no answer in {patience_s:.0f} s and was ended.", "")
+            raise ChildDied(f"The child process gave no answer {when} in {patience_s:.0f} s and was ended.", "")
         line = process.stdout.readline()
         try:
             answer: Mapping[str, Any] = json.loads(line)
             return answer
         except ValueError:
-            raise self._build_death("at the job") from None
+            raise self._build_death(when) from None
 
     def _build_death(self, when: str) -> ChildDied:
         process = self._process

@@ -31,14 +31,14 @@ from sightline.web.node.database import (
     select_superseded_jobs,
     studies,
 )
-from sightline.web.node.jobs.child_process import Child, ChildDied
+from sightline.web.node.jobs.child_process import Child, ChildDied, ChildNotReady
 from sightline.web.node.spool import Spool
 
 LOG = logging.getLogger("sightline.node")
 RETRY_S = 5.0
 MOST_INTERRUPTIONS = 20
 STARTING = "the process that judges is starting"
-# before a child process that ended at its start is started again
+# before a child process that ended at its start, or did not get ready, is started again
 RESTART_S = 30.0
 
 
@@ -95,10 +95,12 @@ class Worker:
         """Do the next job that is due; False when there is none."""
         if self._taken is not None:
             self._put_back(self._taken, "the database could not be written")
-        job = self._take()
+        # no job is spent on a child that has just failed to start
+        pausing = self._start_at is not None and not self._is_start_due()
+        job = None if pausing else self._take()
         if job is None:
             # not in `start`: the child ends with the thread that started it
-            if self._is_start_due() or self._is_study_settling():
+            if self._is_start_due() or (not pausing and self._is_study_settling()):
                 self._start_at = None
                 self.child.wake()
             elif not self.trouble:
@@ -127,6 +129,8 @@ class Worker:
             if "error" in answer:
                 raise SightlineError(str(answer["error"]))
             self._keep(job, rule, scratch, answer)
+        except ChildNotReady as error:
+            self._put_off(job, error.message)
         except SightlineError as error:
             self._fail(job, error.message)
         except (OSError, DBAPIError):
@@ -138,12 +142,22 @@ class Worker:
             if scratch is not None:
                 shutil.rmtree(scratch, ignore_errors=True)
 
-    def _put_back(self, job: Mapping[str, Any], reason: str) -> None:
+    def _put_off(self, job: Mapping[str, Any], reason: str) -> None:
+        """A job whose child never got ready waits again: no fault of the study. One that never will must end, too."""
+        self.trouble, self._start_at = reason, time.monotonic() + RESTART_S
+        times = job["interruptions"] + 1
+        if times < MOST_INTERRUPTIONS:
+            self._put_back(job, reason, interruptions=times)
+            return
+        self._end(job, "dead", f"the process that judges was not ready {count_noun(times, 'time')}: {reason}")
+        self.events.failed(job["rule"], True)
+
+    def _put_back(self, job: Mapping[str, Any], reason: str, **values: int) -> None:
         """A job that this machine interrupted waits again, and its try is given back; repeated until it is written."""
         with self.store.change() as change:
-            values = {"state": "waiting", "tries": max(0, job["tries"] - 1), "due": change.now + RETRY_S}
+            back = {"state": "waiting", "tries": max(0, job["tries"] - 1), "due": change.now + RETRY_S}
             running = update(jobs).where(jobs.c.id == job["id"], jobs.c.state == "running")
-            if change.connection.execute(running.values(**values)).rowcount:
+            if change.connection.execute(running.values(**back, **values)).rowcount:
                 change.note("job waiting", job["study_uid"], job=job["id"], reason=reason)
         self._taken = None
         LOG.warning("job put back", extra={"job": job["id"], "reason": reason})
