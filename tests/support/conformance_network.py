@@ -142,6 +142,7 @@ def _sending():
             [
                 ("SCU", f"N-ACTION {commitment.AFTER_SENDING_S:g} s after sending at the earliest, at most {commitment.MOST_AT_ONCE} objects a transaction, association released at once; the N-EVENT-REPORT is taken on an association that the PACS opens to the listener (its AE title in `callers`, role selection accepted)"),
                 ("SCU, unanswered", f"requested again after {commitment.ASK_AGAIN_S / 60:g} min, and after a restart"),
+                ("SCU, no association", f"requested again after the pauses of a failed object, without an end; if the PACS rejects the abstract syntax, after {commitment.ASK_AGAIN_S / 60:g} min"),
                 ("SCU, object in the failed list", "sent again after the pauses of a failed object, and given up as one"),
                 ("SCP", f"N-ACTION answered 0x0000, or 0x{storage_scp.NO_PEER:04X} if the caller is no destination; N-EVENT-REPORT (event 1 all, 2 some) on an association of the node's own with the role SCP"),
                 ("SCP, object not kept", f"failure reason 0x{commitment.NO_SUCH_INSTANCE:04X}; an object is kept until it is cleaned (`keep_days`), so the node is no archive"),

@@ -22,9 +22,9 @@ from sightline.inference.onnx.model_file import FOLDER, find_export, read_facts
 from sightline.web.node.configuration import Configuration, DicomDestination
 from sightline.web.node.database import Store, readings, studies
 from sightline.web.node.delivery.cleaning import Cleaner
-from sightline.web.node.delivery.commitment import CommitmentAnswers, ask_commitment, resume_questions, take_answer
+from sightline.web.node.delivery.commitment import CommitmentAnswers, CommitmentQuestions, resume_questions, take_answer
 from sightline.web.node.delivery.dispatch import DeliveryEvents, Dispatcher
-from sightline.web.node.delivery.senders import DestinationUnreachable, Sender, StoreScu, StowClient
+from sightline.web.node.delivery.senders import Sender, StoreScu, StowClient
 from sightline.web.node.intake.acceptance import AcceptedObject, Intake, Origin
 from sightline.web.node.intake.storage_scp import ScpEvents, StorageScp, build_server_tls
 from sightline.web.node.jobs.planning import Planner
@@ -131,11 +131,8 @@ class Node:
             self._run(f"to {name}", dispatcher.send_due, self.pace_s)
         for name, one in self.configuration.destinations.items():
             if isinstance(one, DicomDestination) and one.commit:
-                self._run(
-                    f"commitment of {name}",
-                    _make_commitment_asker(name, one, self.configuration.dicom.aet, self.store),
-                    1.0,
-                )
+                questions = CommitmentQuestions(name, one, self.configuration.dicom.aet, self.store)
+                self._run(f"commitment of {name}", questions.ask, 1.0)
         self._run("cleaner", self.cleaner.clean, CLEAN_S)
         self._run("run check", self._check_runs, RUN_CHECK_S)
         self._run("gauges", self._update_gauges, GAUGES_S)
@@ -348,16 +345,6 @@ def read_gates(configuration: Configuration) -> dict[str, Gate]:
     for rule in configuration.rules if configuration.engine == "onnx" else ():
         read_facts(find_export(rule.run) or rule.run / FOLDER)
     return {configuration.rule_name(i): read_gate(rule.run) for i, rule in enumerate(configuration.rules)}
-
-
-def _make_commitment_asker(name: str, destination: DicomDestination, calling: str, store: Store) -> Callable[[], int]:
-    def ask() -> int:
-        try:
-            return ask_commitment(name, destination, calling, store)
-        except DestinationUnreachable:
-            return 0
-
-    return ask
 
 
 def _hold_keep(keep: Path) -> FileLock:

@@ -2,7 +2,8 @@
 
 What a destination with `commit: true` has not committed is never cleaned here. An object it says it does not have is
 sent again, after the pauses of failed attempts, until it is given up; a question that is not answered within an hour,
-or before the node ended, is asked again.
+or before the node ended, is asked again. A PACS that is down is asked after these pauses, one that takes no questions
+every hour; the journal holds only what was asked.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import build_context, build_role
+from pynetdicom.association import Association
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModel,
     StorageCommitmentPushModelInstance,
@@ -27,8 +29,8 @@ from sqlalchemy import select, update
 from sightline.errors import SightlineError
 from sightline.web.node.configuration import Destination, DicomDestination
 from sightline.web.node.database import Store, objects, outbox, results
-from sightline.web.node.delivery.dispatch import schedule_retry
-from sightline.web.node.delivery.senders import associate
+from sightline.web.node.delivery.dispatch import compute_pause, schedule_retry
+from sightline.web.node.delivery.senders import KindsNotAccepted, associate
 
 LOG = logging.getLogger("sightline.node")
 ASK_AGAIN_S = 3600.0
@@ -53,47 +55,70 @@ class AnsweredLetter:
     state: str
 
 
-def ask_commitment(name: str, destination: DicomDestination, calling: str, store: Store) -> int:
-    """Ask a destination about what was sent to it; how many objects were asked about.
+class CommitmentQuestions:
+    """Asks one destination about what was sent to it; while it cannot be asked, it is left alone for growing pauses.
 
-    Raises:
-        Unreachable: it could not be talked to.
+    Args:
+        name: of the destination.
+        destination: as NODE.yaml says.
+        calling: our AE title.
+        store: the node's database.
     """
-    now = store.clock()
-    query = select(outbox.c.id, results.c.sop_class, results.c.sop_uid).join(results, outbox.c.result == results.c.id)
-    query = query.where(outbox.c.destination == name, outbox.c.state == "sent", outbox.c.sent <= now - AFTER_SENDING_S)
-    query = query.where(outbox.c.asked.is_(None) | (outbox.c.asked < now - ASK_AGAIN_S)).limit(MOST_AT_ONCE)
-    with store.look() as db:
-        rows = db.execute(query).all()
-    if not rows:
-        return 0
-    transaction = str(generate_uid())
-    # written down before it is asked: the answer may come on another association, at once
-    with store.change() as change:
-        numbers = [row.id for row in rows]
-        values = {"asked": now, "transaction": transaction}
-        change.connection.execute(update(outbox).where(outbox.c.id.in_(numbers)).values(**values))
-        change.note("commitment asked", transaction, to=name, objects=len(rows))
-    try:
-        association = associate(destination, calling, [build_context(StorageCommitmentPushModel)])
-    except SightlineError:
-        _ask_later(store, transaction)
-        raise
-    try:
+
+    def __init__(self, name: str, destination: DicomDestination, calling: str, store: Store) -> None:
+        self.name, self.destination, self.calling, self.store = name, destination, calling, store
+        self._failures, self._failed, self._pause_s = 0, 0.0, 0.0
+
+    def ask(self) -> int:
+        """Ask about what nobody has answered for; how many objects were asked about."""
+        now = self.store.clock()
+        if self._failed <= now < self._failed + self._pause_s:
+            return 0
+        query = select(outbox.c.id, results.c.sop_class, results.c.sop_uid)
+        query = query.join(results, outbox.c.result == results.c.id)
+        # what lies after now was written before the clock was set back
+        settled = (outbox.c.sent <= now - AFTER_SENDING_S) | (outbox.c.sent > now)
+        unasked = outbox.c.asked.is_(None) | (outbox.c.asked < now - ASK_AGAIN_S) | (outbox.c.asked > now)
+        query = query.where(outbox.c.destination == self.name, outbox.c.state == "sent", settled, unasked)
+        with self.store.look() as db:
+            rows = db.execute(query.limit(MOST_AT_ONCE)).all()
+        if not rows:
+            return 0
+        try:
+            association = associate(self.destination, self.calling, [build_context(StorageCommitmentPushModel)])
+        except SightlineError as error:
+            self._failures, self._failed = self._failures + 1, now
+            # who answers and takes no questions will not take them in a few seconds either
+            refused = isinstance(error, KindsNotAccepted)
+            self._pause_s = ASK_AGAIN_S if refused else compute_pause(self._failures, _CHANCE)
+            LOG.warning("commitment not asked", extra={"destination": self.name, "reason": error.message})
+            return 0
+        self._failures, self._pause_s = 0, 0.0
+        try:
+            self._send_question(association, rows)
+        finally:
+            if association.is_established:
+                association.release()
+        return len(rows)
+
+    def _send_question(self, association: Association, rows: Sequence[Any]) -> None:
+        transaction = str(generate_uid())
+        # written down before it is asked: the answer may come on another association, at once
+        with self.store.change() as change:
+            asked = update(outbox).where(outbox.c.id.in_([row.id for row in rows]))
+            change.connection.execute(asked.values(asked=change.now, transaction=transaction))
+            change.note("commitment asked", transaction, to=self.name, objects=len(rows))
         request = Dataset()
         request.TransactionUID = transaction
         request.ReferencedSOPSequence = [_build_reference(row.sop_class, row.sop_uid) for row in rows]
-        status, _ = association.send_n_action(
-            request, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
-        )
-    except (ValueError, RuntimeError):  # the context was refused: no commitment there
-        status = Dataset()
-    finally:
-        if association.is_established:
-            association.release()
-    if status.get("Status") != 0x0000:
-        LOG.warning("commitment refused", extra={"destination": name})
-    return len(rows)
+        try:
+            status, _ = association.send_n_action(
+                request, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+            )
+        except (ValueError, RuntimeError):  # the association was cut meanwhile
+            status = Dataset()
+        if status.get("Status") != 0x0000:
+            LOG.warning("commitment refused", extra={"destination": self.name})
 
 
 def resume_questions(store: Store) -> int:
@@ -104,12 +129,6 @@ def resume_questions(store: Store) -> int:
     with store.change() as change:
         unanswered = update(outbox).where(outbox.c.state == "sent", outbox.c.asked.is_not(None)).values(asked=None)
         return int(change.connection.execute(unanswered).rowcount)
-
-
-def _ask_later(store: Store, transaction: str) -> None:
-    with store.change() as change:
-        values = {"asked": None, "transaction": None}
-        change.connection.execute(update(outbox).where(outbox.c.transaction == transaction).values(**values))
 
 
 def take_answer(
