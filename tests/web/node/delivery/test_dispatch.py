@@ -196,6 +196,17 @@ def test_what_a_pacs_does_not_commit_is_sent_again_after_pauses_and_given_up(tmp
     assert [one.what for one in said] == ["committed", "send dead"] and "not committed" in said[1].detail
 
 
+def test_a_clock_that_is_set_back_holds_nothing_up(tmp_path):
+    bench = Bench(tmp_path, count=BREAKER_FAILURES + 1)
+    bench.destinations["pacs"].answer = Attempt("failed", "status 0xA700")
+    bench.pass_time(2)
+    assert bench.dispatchers["pacs"].breaker.open
+    bench.now -= 86400.0
+    bench.destinations["pacs"].answer = Attempt("sent")
+    bench.pass_time(4)
+    assert bench.states() == ["sent"] * (BREAKER_FAILURES + 1)
+
+
 def test_every_attempt_is_in_the_journal(tmp_path):
     bench = Bench(tmp_path, count=1)
     bench.destinations["pacs"].answer = Attempt("failed", "status 0xA700")

@@ -1,11 +1,11 @@
-"""What late images make of the jobs before them."""
+"""What late images make of the jobs before them, and what a clock that was set back does to studies that wait."""
 
 import json
 
 import pytest
 from support.nodes import StillNode, image
 
-from sightline.web.node.database import jobs
+from sightline.web.node.database import jobs, studies
 from sightline.web.node.monitoring.report import write_period_report
 from sightline.web.node.service import read_gates
 
@@ -52,3 +52,16 @@ def test_a_late_image_whose_study_was_cleaned_says_what_its_report_is_not_about(
     # of those the page of a period does not say that no finding was given
     write_period_report(node.configuration, node.store, read_gates(node.configuration), tmp_path / "page.html", 30.0)
     assert "deleted here" not in (tmp_path / "page.html").read_text()
+
+
+def test_a_study_from_before_the_clock_was_set_back_is_planned(node):
+    node.now += 3600.0
+    node.accept(image(1))
+    node.now -= 3600.0
+    node.planner.settle()
+    # its quiet time begins with the step
+    assert node.read(studies)[0].last == node.now and count_inputs(node) == []
+    node.now += 6.0
+    node.planner.settle()
+    assert count_inputs(node) == [("waiting", 1, None)]
+    node.store.verify_journal()

@@ -375,3 +375,11 @@ def test_a_start_is_bound_by_processor_time_and_waited_for_far_longer(tmp_path, 
             starting.ask(request(tmp_path))
     finally:
         starting.stop()
+
+
+def test_a_pause_from_before_the_clock_was_set_back_is_none(tmp_path):
+    bench = Bench(tmp_path)
+    soon = bench.add_job(state="failed", tries=2, due=time.time() + 2 * RETRY_S)
+    later = bench.add_job(study_uid="1.2", state="failed", tries=2, due=time.time() + 3600.0)
+    assert bench.worker._take()["id"] == later and bench.worker._take() is None
+    assert [job["id"] for job in bench.rows(jobs) if job["state"] == "failed"] == [soon]

@@ -66,7 +66,8 @@ class Breaker:
         """How many objects may be tried now."""
         if not self.open:
             return AT_ONCE
-        return 1 if now >= self._next else 0
+        # a moment that lies further ahead than the pause is of before the clock was set back
+        return 0 if self._next - BREAKER_PAUSE_S <= now < self._next else 1
 
     def record(self, failed: bool, now: float) -> None:
         """Take note of an attempt."""
@@ -151,7 +152,10 @@ class Dispatcher:
         query = query.join(results, outbox.c.result == results.c.id)
         query = query.where(outbox.c.destination == self.name, outbox.c.state == "due", results.c.state == "kept")
         query = query.where(results.c.study_uid.not_in(select_contradictory_studies()))
-        query = query.where(outbox.c.due <= self.store.clock()).order_by(outbox.c.due, outbox.c.id).limit(most)
+        now = self.store.clock()
+        # no pause is as long as the other: the clock was set back since
+        query = query.where((outbox.c.due <= now) | (outbox.c.due > now + (1.0 + JITTER) * LONGEST_PAUSE_S))
+        query = query.order_by(outbox.c.due, outbox.c.id).limit(most)
         with self.store.look() as db:
             return [dict(row) for row in db.execute(query).mappings()]
 

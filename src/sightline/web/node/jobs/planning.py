@@ -103,6 +103,7 @@ class Planner:
 
     def settle(self, most: int = 50) -> list[tuple[str, str, str]]:
         """Plan the studies that are due; (rule, check, reason) of each refusal, `("", "rule", ...)` where none fits."""
+        self._take_future_as_now()
         until = self.store.clock() - self.configuration.settle_s
         due = (studies.c.last <= until) | (studies.c.complete == 1)
         with self.store.look() as db:
@@ -113,6 +114,21 @@ class Planner:
             with self.store.change() as change:
                 refused += self._plan(change, study_uid)
         return refused
+
+    def _take_future_as_now(self) -> None:
+        """Studies that came before the clock was set back (NTP, a resumed machine) begin their quiet time now."""
+
+        def is_ahead(now: float) -> Any:
+            return (studies.c.state == "open") & (studies.c.last > now)
+
+        with self.store.look() as db:
+            if db.execute(select(studies.c.study_uid).where(is_ahead(self.store.clock())).limit(1)).first() is None:
+                return
+        with self.store.change() as change:
+            # what came between the two looks is no later than this transaction
+            ahead = update(studies).where(is_ahead(change.now)).values(last=change.now)
+            if count := change.connection.execute(ahead).rowcount:
+                change.note("clock was set back", "studies", count=count)
 
     def _plan(self, change: Change, study_uid: str) -> list[tuple[str, str, str]]:
         db = change.connection

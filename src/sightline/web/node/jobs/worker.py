@@ -202,7 +202,10 @@ class Worker:
             return db.execute(select(studies.c.study_uid).where(studies.c.state == "open").limit(1)).first() is not None
 
     def _find_due(self) -> Any:
-        query = select(jobs).where(jobs.c.state.in_(("waiting", "failed")), jobs.c.due <= self.store.clock())
+        now = self.store.clock()
+        # no pause is as long: the clock was set back since
+        never = jobs.c.due > now + RETRY_S * 2**self.configuration.tries
+        query = select(jobs).where(jobs.c.state.in_(("waiting", "failed")), (jobs.c.due <= now) | never)
         query = query.where(jobs.c.study_uid.not_in(select_contradictory_studies()))
         # what was running when the node ended goes behind the others: should it be what ended it, they are not held up
         return query.order_by(jobs.c.priority.desc(), jobs.c.interruptions, jobs.c.id).limit(1)
