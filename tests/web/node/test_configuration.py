@@ -129,6 +129,17 @@ def test_secrets_that_anybody_can_read_are_refused(tmp_path):
     read_configuration(write_settings(tmp_path, plain))
     (tmp_path / "tokens").chmod(0o644)
     assert "chmod 600" in refusal(tmp_path, plain)
+    (tmp_path / "tokens").chmod(0o600)
+    files = {name: tmp_path / f"{name}.pem" for name in ("certificate", "key", "clients")}
+    for file in files.values():
+        file.touch(0o644)
+    tls = {name: str(file) for name, file in files.items()}
+    far = {"kind": "dicom", "aet": "A", "address": "10.0.0.1", "port": 104, "tls": tls}
+    for place in ({"dicom": plain["dicom"] | {"tls": tls}}, {"destinations": {"far": far}}):
+        files["key"].chmod(0o640)
+        read_configuration(write_settings(tmp_path, plain | place))
+        files["key"].chmod(0o644)
+        assert "key.pem can be read by anybody; chmod 600" in refusal(tmp_path, plain | place)
 
 
 def test_yaml_never_makes_objects(tmp_path):

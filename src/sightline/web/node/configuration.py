@@ -273,7 +273,7 @@ def _find_problems(configuration: Configuration) -> Iterator[tuple[tuple[str | i
         place = ("destinations", name)
         if isinstance(destination, DicomDestination):
             if destination.tls is not None:
-                yield from _find_tls_problems(place, destination.tls)
+                yield from _find_tls_problems((*place, "tls"), destination.tls)
                 if destination.tls.clients is None:
                     yield place, "tls has no clients: the CA that signed the destination's certificate"
             elif not is_near(destination.address):
@@ -310,9 +310,10 @@ def _find_listener_problems(
 
 
 def _find_tls_problems(place: tuple[str | int, ...], tls: Tls) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    for file in (tls.certificate, tls.key, tls.clients):
+    for file in (tls.certificate, tls.clients):
         if file is not None and not os.access(file, os.R_OK):
             yield place, f"{file} is absent or cannot be read"
+    yield from _find_secret_problems((*place, "key"), tls.key)
 
 
 def _find_secret_problems(place: tuple[str | int, ...], file: Path) -> Iterator[tuple[tuple[str | int, ...], str]]:
