@@ -252,6 +252,19 @@ CROSSING = """(places) => {
 }"""
 
 
+def test_the_place_under_the_pointer_does_not_run_into_the_zoom(enter):
+    """As wide as a plane of a CT at 1024 px."""
+    ada = enter("ada")
+    ada.open_read(2)
+    ada.page.evaluate("document.querySelectorAll('.view').forEach((one) => { one.style.width = '230px'; })")
+    ada.page.mouse.move(*ada.at(0.5, 0.5))
+    until(lambda: "row" in ada.page.locator(".corner.sw").first.inner_text(), "the place")
+    ada.page.evaluate("document.querySelector('.corner.sw').textContent = 'row 123.4, column 456.7  -1024 HU'")
+    corners = ".view:first-child :is(.corner.sw, .corner.se)"
+    assert ada.page.locator(corners).count() == 2
+    assert ada.page.evaluate(CROSSING, corners) == []
+
+
 @pytest.mark.parametrize("width", [400, 500, 1366])
 def test_the_heads_words_do_not_run_into_each_other(enter, width):
     ada = enter("ada", locale="de-DE", viewport={"width": width, "height": 800})
