@@ -277,6 +277,10 @@ def test_label_confidence_quality_and_comment_are_asked_and_kept(ada):
     ada.key("2")
     ada.key("Enter")
     until(lambda: "sure" in ada.toast(), "that the confidence is missing")
+    # its middle is where the slider stands before it was touched
+    ada.page.get_by_label("How sure").click()
+    ada.saved()
+    assert ada.api(f"/reads/{read}")["state_of_marks"]["answers"]["confidence"] == 50
     ada.page.get_by_label("How sure").fill("80")
     ada.page.get_by_text("Something is wrong").click()
     ada.page.get_by_label("Cut off").check()

@@ -103,7 +103,9 @@ export function makePanel(screen) {
   });
   const nothing = task.tools.length ? button("", () => desk.answer("nothing", !desk.fold.answers.nothing), { class: "choice", "aria-pressed": false }) : null;
   if (nothing) fill(nothing, el("span", { text: t("answer.nothing") }), el("kbd", { text: keys.textOf("nothing"), "aria-hidden": "true" }));
-  const sure = el("input", { type: "range", min: 0, max: 100, step: 1, value: 50, "aria-label": t("answer.confidence"), on: { input: () => { sureSaid.textContent = number(Number(sure.value)); }, change: () => desk.answer("confidence", Number(sure.value)) } });
+  // a click where the slider stands already changes nothing, and is an answer all the same
+  const sayHowSure = () => desk.answer("confidence", Number(sure.value));
+  const sure = el("input", { type: "range", min: 0, max: 100, step: 1, value: 50, "aria-label": t("answer.confidence"), on: { input: () => { sureSaid.textContent = number(Number(sure.value)); }, change: sayHowSure, click: sayHowSure } });
   const sureSaid = el("output", { class: "said" });
   const marks = el("ul", { class: "marks" });
   const gone = el("details", { class: "gone" });
