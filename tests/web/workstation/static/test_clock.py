@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.workstation_page import until
+from tests.support.workstation_page import PATIENCE, until
 
 SCRIPTS = {
     # seconds: work, then what happens, then work again; and what should be counted as active
@@ -70,6 +70,37 @@ def test_active_time_is_that_of_the_script(enter, name):
     assert active_of(sent, base, end) == pytest.approx(wanted, abs=max(0.2, 0.01 * wanted))
     numbers = [event["n"] for event in sent]
     assert len(set(numbers)) == max(numbers)
+
+
+def test_a_study_that_is_left_before_its_picture_came_is_closed_and_not_answered(enter, station):
+    ben = enter("ben")
+    read = ben.api(f"/worklist?task={station.tasks['mark']}")["rows"][2]["read"]
+    sent, held = [], []
+
+    def hear(route):
+        sent.extend(event["kind"] for event in route.request.post_data_json["events"])
+        route.continue_()
+
+    ben.page.route(f"**/api/v1/reads/{read}/events", hear)
+    ben.page.route("**/pixels*", lambda route: held.append(route))
+    ben.open(f"read/{read}")
+    ben.page.locator(".panel").wait_for(timeout=PATIENCE * 1000)
+    ben.key("y", "Enter")
+    until(lambda: "picture" in ben.toast(), "why it is not submitted")
+    ben.show("worklist")
+    until(lambda: ben.page.evaluate("1") and "close" in sent, "its clock stands")
+    ben.open(f"read/{read}")
+    ben.page.locator(".panel").wait_for(timeout=PATIENCE * 1000)
+    for route in held:
+        route.continue_()
+    ben.page.unroute("**/pixels*")
+    ben.ready(read)
+    # no other window has it
+    assert ben.page.locator(".banner").is_hidden()
+    ben.saved()
+    assert [op["kind"] for op in ben.ops(read)] == ["nothing"]
+    ben.key("Enter")
+    until(lambda: ben.api(f"/reads/{read}")["state"] == "submitted", "submitted")
 
 
 def active_of(events, base, end):

@@ -268,6 +268,28 @@ def test_enter_submits_and_the_next_study_stands_there(enter):
     assert {row["state"] for row in cyd.api("/worklist?limit=200")["rows"]} == {"submitted"}
 
 
+def test_a_study_that_comes_late_takes_no_key_from_the_one_in_front(enter):
+    ben = enter("ben")
+    late, front = (row["read"] for row in ben.api("/worklist?limit=200")["rows"][-2:])
+    held = []
+    ben.show("worklist")
+    ben.page.route(f"**/api/v1/reads/{late}", lambda route: held.append(route))
+    ben.open(f"read/{late}")
+    until(lambda: ben.page.evaluate("1") and held, "the first one is asked for")
+    ben.open(f"read/{front}")
+    ben.ready(front)
+    said = ben.page.locator(".head-centre").inner_text(), ben.page.title()
+    for route in held:
+        with ben.page.expect_response(f"**/api/v1/reads/{late}"):
+            route.continue_()
+    # what it would still ask for, and be shown with
+    ben.page.wait_for_timeout(300)
+    assert (ben.page.locator(".head-centre").inner_text(), ben.page.title()) == said
+    ben.key("y")
+    ben.saved()
+    assert kinds(ben, late) == [] and kinds(ben, front) == ["nothing"]
+
+
 def test_label_confidence_quality_and_comment_are_asked_and_kept(ada):
     read = fresh(ada, 0, "label")
     ada.drag(LINE)

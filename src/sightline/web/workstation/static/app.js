@@ -3,7 +3,6 @@
 import { Keys } from "./keys.js";
 import { Outbox } from "./kept/outbox.js";
 import { call, get, onSignedOut } from "./kept/server.js";
-import { forgetAll } from "./kept/study.js";
 import { Sync } from "./kept/sync.js";
 import { sendLeftEvents } from "./kept/clock.js";
 import { button, el, fill, icon } from "./page/dom.js";
@@ -38,6 +37,7 @@ class App {
     this.keys = new Keys();
     /** @type {Screen | null} */
     this.screen = null;
+    /** of the screen that is wanted: one that finds another number here, when something came for it, touches nothing shared */
     this.turn = 0;
     /** pointers that are down: a stroke under way is ended before anything stands over it @type {Set<number>} */
     this.pressed = new Set();
@@ -113,7 +113,7 @@ class App {
   async enter(me) {
     const changed = this.me && this.me.reader.id !== me.reader.id;
     this.me = me;
-    if (changed) forgetAll();
+    if (changed) await import("./kept/study.js").then((made) => made.forgetAll(), () => {});
     const { settings } = me;
     if (settings.theme) this.applyTheme(settings.theme);
     const asked = new URLSearchParams(location.search).get("lang");
@@ -187,6 +187,7 @@ class App {
     let wanted = SCREENS[name] ? name : this.me.reader.role === "adjudicator" ? "adjudicate" : "worklist";
     if (SCREENS[wanted].may && !this.me.may.includes(SCREENS[wanted].may)) wanted = IN_MENU.find((one) => !SCREENS[one].may || this.me.may.includes(SCREENS[one].may)) || "help";
     await this.screen?.close?.();
+    if (turn !== this.turn) return;
     this.screen = null;
     this.keys.use("all", { keys: () => this.go("help") });
     fill(this.centre);
@@ -196,12 +197,13 @@ class App {
       if (here) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
     }
     document.body.dataset.screen = wanted;
+    // what was closed is not left there to be worked on
+    const place = el("div", { class: `screen ${wanted}` });
+    fill(this.main, place);
+    this.main.scrollTop = 0;
     try {
       const made = await SCREENS[wanted].load();
       if (turn !== this.turn) return;
-      const place = el("div", { class: `screen ${wanted}` });
-      fill(this.main, place);
-      this.main.scrollTop = 0;
       const screen = await made.show(this, place, rest);
       if (turn !== this.turn) { await screen?.close?.(); return; }
       this.screen = screen;
@@ -209,6 +211,7 @@ class App {
       place.dataset.settled = "yes";
     } catch (error) {
       if (turn !== this.turn) return;
+      this.screen?.close?.();
       this.showError(/** @type {any} */ (error));
     }
   }

@@ -4,6 +4,7 @@
  * whose (row, column) are two of the voxel axes, turned so that the patient stands upright and looks at the reader.
  */
 import { getArray, query } from "../kept/server.js";
+import { drawLine } from "./paint.js";
 
 /**
  * @typedef {{shape: number[], spacing_mm: number[], orientation: string[], windows: any[], centre: number[] | null}} Facts
@@ -81,6 +82,21 @@ export class Volume {
   /** Height of a pixel over its width. @param {Plane} plane */
   aspect(plane) {
     return this.facts.spacing_mm[plane.rowAxis] / this.facts.spacing_mm[plane.columnAxis];
+  }
+
+  /** Where the planes cross, and a ring in the middle of the volume. @param {CanvasRenderingContext2D} context @param {any} view */
+  paintCross(context, view) {
+    const [r, c] = this.toPlane(view.plane, this.cross.map((/** @type {number} */ v) => v + 0.5));
+    const { rows, columns } = view.read || { rows: 0, columns: 0 }, gap = 12 / view.zoom;
+    for (const line of [[[0, c], [r - gap, c]], [[r + gap, c], [rows, c]], [[r, 0], [r, c - gap]], [[r, c + gap], [r, columns]]]) drawLine(context, view, line, false, { colour: "#ffd54a", dash: [3, 4], width: 0.9 });
+    const at = this.facts.centre;
+    if (!at || Math.abs(at[view.plane.axis] - view.index) > 0.5) return;
+    const [x, y] = view.toScreen(this.toPlane(view.plane, at));
+    context.strokeStyle = "#ffffff";
+    context.lineWidth = 1.2;
+    context.beginPath();
+    context.arc(x, y, 6, 0, 2 * Math.PI);
+    context.stroke();
   }
 
   /** A voxel place in (row, column) of a plane. @param {Plane} plane @param {number[]} voxel @returns {[number, number]} */

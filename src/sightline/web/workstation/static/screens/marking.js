@@ -1,12 +1,10 @@
 // @ts-check
 /** A study on the desk: its views hung, its marks, its answers, and on to the next one. */
 import { Clock } from "../kept/clock.js";
-import { call, get, getArray, query, ServerError } from "../kept/server.js";
+import { call, get, query, ServerError } from "../kept/server.js";
 import { displayOf, fetchAhead, openRead, storedOf, volumeOf } from "../kept/study.js";
 import { button, el, fill } from "../page/dom.js";
 import { number, ofServer, t, titleOf } from "../page/words.js";
-import { rasterOf } from "../picture/grey.js";
-import { drawLine } from "../picture/paint.js";
 import { fullRange, View } from "../picture/view.js";
 import { Desk } from "../tools/desk.js";
 import { makePanel } from "./panel.js";
@@ -28,20 +26,6 @@ function hold(id, steal, lost) {
       return new Promise((release) => resolve(() => release(undefined)));
     }).catch(() => lost());
   });
-}
-
-/** Seen through the frame of a network's input: marks stay where they are in the picture. @param {View} view @param {number[]} frame */
-function through(view, frame) {
-  const [a, b, c, d, e, f] = frame, det = a * e - b * d;
-  const back = (/** @type {number[]} */ p) => [(e * (p[0] - c) - b * (p[1] - f)) / det, (a * (p[1] - f) - d * (p[0] - c)) / det];
-  return {
-    zoom: view.zoom / Math.sqrt(Math.abs(det)),
-    toScreen: (/** @type {number[]} */ p) => view.toScreen(back(p)),
-    affine: () => {
-      const o = view.toScreen(back([0, 0])), r = view.toScreen(back([1, 0])), q = view.toScreen(back([0, 1]));
-      return [r[0] - o[0], q[0] - o[0], r[1] - o[1], q[1] - o[1], o[0], o[1]];
-    },
-  };
 }
 
 class Marking {
@@ -68,14 +52,18 @@ class Marking {
     this.release = null;
   }
 
+  /** Hang the views; their pictures come later. */
   async build() {
     const { desk, read } = this;
     const images = new Map(read.study.images.map((/** @type {any} */ image) => [image.key, image]));
     const order = [...(read.hanging?.order || []), ...images.keys()].filter((key, i, all) => all.indexOf(key) === i);
     for (const key of order) {
       const image = images.get(key);
-      if (image.kind === "volume") this.all.push(...await this.planes(image));
-      else this.all.push(this.view(image, [image.view, image.side].filter(Boolean).join(" ") || t("picture.view", { n: this.all.length + 1 })));
+      if (image.kind === "volume") {
+        const planes = await this.planes(image);
+        if (this.closed) return;
+        this.all.push(...planes);
+      } else this.all.push(this.view(image, [image.view, image.side].filter(Boolean).join(" ") || t("picture.view", { n: this.all.length + 1 })));
     }
     const hung = read.hanging ? read.hanging.rows * read.hanging.columns : this.all.length;
     const own = this.app.me.settings.layouts?.[String(this.all.length)];
@@ -97,7 +85,6 @@ class Marking {
     desk.addEventListener("cross", (event) => this.showCross(/** @type {CustomEvent} */ (event).detail));
     this.takeState();
     this.panel.update();
-    await Promise.all(this.shown().map((view) => this.load(view)));
   }
 
   /** @param {any} image @param {string} label @returns {any} */
@@ -164,9 +151,15 @@ class Marking {
       const { message, remedy, status } = /** @type {any} */ (error);
       if (this.closed) return;
       view.say(`${status === 0 ? t("app.no_server") : `${t("picture.cannot")} ${message}`} ${remedy || ""}`);
-      if (status === 0 || status >= 500) setTimeout(() => { if (!this.closed) this.load(view); }, 2000);
-      else this.isReady();
+      if (status === 0 || status >= 500) { setTimeout(() => { if (!this.closed) this.load(view); }, 2000); return; }
+      view.failed = true;
+      if (!this.coming()) this.isReady();
     }
+  }
+
+  /** Whether no picture stands there yet, and one may come: nobody answers for what was not seen. */
+  coming() {
+    return !this.all.some((view) => view.read) && this.shown().some((view) => !view.failed && !view.image.unavailable);
   }
 
   /** @param {any} view */
@@ -189,7 +182,7 @@ class Marking {
   }
 
   isReady() {
-    if (this.ready) return;
+    if (this.ready || this.closed) return;
     this.ready = true;
     this.desk.readyAt = performance.now();
     this.clock?.add("ready", { last_input_ms: this.clock.lastInput });
@@ -289,21 +282,8 @@ class Marking {
   /** @param {any} context @param {any} view */
   paint(context, view) {
     if (this.aidMap?.view === view && !this.desk.hidden && !view.throughNetwork) this.aidMap.draw(context);
-    this.desk.paint(context, view, view.throughNetwork ? through(view, view.throughNetwork) : view);
-    if (view.plane && !this.desk.hidden) {
-      const { cross } = view.volume, [r, c] = view.volume.toPlane(view.plane, cross.map((/** @type {number} */ v) => v + 0.5));
-      const { rows, columns } = view.read || { rows: 0, columns: 0 }, gap = 12 / view.zoom;
-      for (const line of [[[0, c], [r - gap, c]], [[r + gap, c], [rows, c]], [[r, 0], [r, c - gap]], [[r, c + gap], [r, columns]]]) drawLine(context, view, line, false, { colour: "#ffd54a", dash: [3, 4], width: 0.9 });
-      const at = view.volume.facts.centre;
-      if (at && Math.abs(at[view.plane.axis] - view.index) <= 0.5) {
-        const [x, y] = view.toScreen(view.volume.toPlane(view.plane, at));
-        context.strokeStyle = "#ffffff";
-        context.lineWidth = 1.2;
-        context.beginPath();
-        context.arc(x, y, 6, 0, 2 * Math.PI);
-        context.stroke();
-      }
-    }
+    this.desk.paint(context, view, view.throughNetwork || view);
+    if (view.plane && !this.desk.hidden) view.volume.paintCross(context, view);
   }
 
   /** @param {any} view */
@@ -338,36 +318,11 @@ class Marking {
     this.later();
   }
 
-  /** The input of a network in the place of the picture, and back. @param {any} view */
+  /** Its script comes when a network's input is asked for. @param {any} view */
   async toggleNetwork(view) {
     if (!view || view.plane) return;
-    if (view.throughNetwork) {
-      view.throughNetwork = null;
-      view.shownNetwork = null;
-      view.show(await displayOf(view.image));
-      const facts = view.beforeNetwork;
-      if (facts) { view.stored = facts.stored; view.take(facts.state); }
-      this.panel.update();
-      return;
-    }
-    const run = this.app.me.runs.find((/** @type {any} */ one) => one.state !== "failed");
-    if (!run) { this.app.say(t("picture.no_run")); return; }
-    try {
-      const raw = await getArray(query(`/images/${view.image.key}/view`, { run: run.key }), "u2");
-      if (raw.waiting) { this.app.say(t("picture.computing")); return; }
-      const [rows, columns] = raw.shape.slice(-2);
-      view.beforeNetwork = { state: view.state(), stored: view.stored };
-      view.throughNetwork = (raw.headers.get("X-Frame") || "").split(",").map(Number);
-      view.stored = null;
-      view.window = null;
-      view.inverted = false;
-      view.show(rasterOf({ shape: [rows, columns], dtype: raw.dtype, values: raw.values.subarray(0, rows * columns) }));
-      this.desk.make("shown", view.image.key, { what: "network view", ids: [] });
-    } catch (error) {
-      const { status, message } = /** @type {any} */ (error);
-      this.app.say(status === 404 ? t("picture.network_hidden") : message, "bad");
-    }
-    this.panel.update();
+    const made = await import("../picture/network.js").catch(() => this.app.say(t("app.no_server"), "bad"));
+    await made?.toggleNetwork(this, view);
   }
 
   /** Keep windows, zoom and tool for the next visit, a little later. */
@@ -413,6 +368,7 @@ class Marking {
     const { desk } = this;
     if (desk.tool?.finish?.()) return;
     if (desk.readOnly()) { await this.goNext(); return; }
+    if (this.coming()) { this.app.say(t("picture.coming"), "bad"); return; }
     await this.panel.flush();
     const aside = this.app.sync.aside(this.read.id).length;
     if (aside) { this.app.say(t("submit.refused", { n: aside }), "bad"); this.app.showRefused(); return; }
@@ -429,6 +385,7 @@ class Marking {
   async goNext() {
     const { desk } = this;
     this.app.hand = { tool: desk.toolName, role: desk.role, markClass: desk.markClass, strokeWidth: desk.strokeWidth, brushRadius: desk.brushRadius };
+    if (this.closed) return;
     const next = this.read.next?.read?.id || this.read.next?.read || null;
     // what was fetched ahead may name a study that has been submitted since
     if (next && !this.app.submitted.has(next)) { this.app.go(`read/${next}`); return; }
@@ -436,9 +393,11 @@ class Marking {
     for (let i = 0; i < 40 && this.app.sync.unsent(this.read.id).length; i += 1) await new Promise((resolve) => { const done = () => { clearTimeout(timer); this.app.sync.removeEventListener("saved", done); resolve(null); }; const timer = setTimeout(done, 100); this.app.sync.addEventListener("saved", done); });
     try {
       const answer = await get(query("/worklist/next", { task: desk.task.id, after: this.read.id }));
+      if (this.closed) return;
       if (answer.read && answer.read !== this.read.id) { this.app.go(`read/${answer.read}`); return; }
       this.app.say(t("worklist.all_done"));
     } catch (error) {
+      if (this.closed) return;
       if (/** @type {ServerError} */ (error).status !== 0) this.app.say(/** @type {any} */ (error).message, "bad");
     }
     this.app.go("worklist");
@@ -519,10 +478,12 @@ function actions(screen) {
 
 /** @param {any} app @param {HTMLElement} place @param {string[]} rest */
 export async function show(app, place, rest) {
-  const id = rest[0];
+  const id = rest[0], { turn } = app;
+  const left = () => app.turn !== turn;
   const steal = app.steal === id;
   app.steal = null;
   let read = await openRead(id);
+  if (left()) return null;
   /** @type {Marking | null} */
   let screen = null;
   const lost = () => {
@@ -533,9 +494,13 @@ export async function show(app, place, rest) {
     banner();
   };
   const release = read.read_only ? null : await hold(id, steal, lost);
+  if (left()) { release?.(); return null; }
+  // who leaves from here on gives the study back, whatever is still coming
+  if (release) app.screen = { close: release };
   // what another window has not sent lies on this computer's disk
   if (release) await app.sync.resume(id);
   if (steal) read = await get(`/reads/${id}`);
+  if (left()) return null;
   const unsent = app.sync.unsent(id), there = new Set(read.ops.map((/** @type {any} */ op) => op.id));
   const ops = [...read.ops, ...unsent.filter((/** @type {any} */ op) => !there.has(op.id))];
   const client = crypto.randomUUID();
@@ -544,8 +509,11 @@ export async function show(app, place, rest) {
   const desk = new Desk(read, { sync: app.sync, clock, outbox: app.outbox, client, readOnly: !release, ops });
   screen = new Marking(app, place, read, desk, clock);
   screen.release = release;
+  const handle = { close: () => { app.sync?.removeEventListener("saved", banner); app.sync?.removeEventListener("refused", update); return screen?.close(); }, marking: screen };
+  app.screen = handle;
   const note = el("div", { class: "banner", role: "status", hidden: true });
 
+  const update = () => screen?.panel.update();
   function banner() {
     if (!screen) return;
     const parts = [];
@@ -561,16 +529,17 @@ export async function show(app, place, rest) {
 
   fill(app.centre, el("h1", { class: "study-title", dir: "auto", text: titleOf(read.study.title) }), el("span", { class: "quiet count", text: t("submit.count", { n: String(read.ordinal + 1), of: String(read.of) }) }));
   document.title = `${read.study.title} · sightline`;
+  await screen.build();
+  if (screen.closed) return handle;
   const { acts, ends } = actions(screen);
   app.keys.use("mark", acts, ends);
-  await screen.build();
   // above the pictures, never on them
   screen.desktop.prepend(note);
   banner();
   app.sync.addEventListener("saved", banner);
-  const update = () => screen?.panel.update();
   app.sync.addEventListener("refused", update);
   const draft = !desk.readOnly() && app.outbox ? await app.outbox.draftOf(id).catch(() => null) : null;
+  if (screen.closed) return handle;
   if (draft?.mark) {
     const done = (/** @type {boolean} */ take) => {
       if (take) desk.make("add", draft.image, { mark: { id: crypto.randomUUID(), role: desk.role, label: null, name: "", source: "drawn", ...draft.mark } });
@@ -581,5 +550,6 @@ export async function show(app, place, rest) {
     screen.desktop.prepend(offer);
   }
   screen.all[0]?.node.focus({ preventScroll: true });
-  return { close: () => { app.sync?.removeEventListener("saved", banner); app.sync?.removeEventListener("refused", update); return screen?.close(); }, marking: screen };
+  await Promise.all(screen.shown().map((view) => screen?.load(view)));
+  return handle;
 }

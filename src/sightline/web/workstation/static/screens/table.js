@@ -10,6 +10,7 @@ export class Table {
   /** @param {any} app @param {HTMLElement} place */
   constructor(app, place) {
     this.app = app;
+    this.turn = app.turn;
     /** @type {any[]} */
     this.views = [];
     this.hidden = false;
@@ -97,6 +98,8 @@ export class Table {
 
   /** Keys that all such screens have. @param {string} scope @param {{[action: string]: (event: any) => any}} more */
   useKeys(scope, more) {
+    // what a screen waited for may come when another one stands there
+    if (this.turn !== this.app.turn) return;
     const first = () => this.views[0];
     this.app.keys.use(scope, {
       pan: () => { this.panning = true; }, hide: () => { this.hidden = true; this.redraw(); },

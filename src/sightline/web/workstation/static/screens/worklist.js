@@ -1,8 +1,7 @@
 // @ts-check
 /** The studies of my queue; a page of them at a time, whatever their number. */
 import { get, query } from "../kept/server.js";
-import { fetchAhead } from "../kept/study.js";
-import { button, el, fill, icon } from "../page/dom.js";
+import { button, el, fill } from "../page/dom.js";
 import { moment, number, ofServer, t, titleOf } from "../page/words.js";
 
 const STATES = ["", "open", "started", "submitted", "returned"];
@@ -48,9 +47,11 @@ export async function show(app, place) {
   }
 
   async function begin() {
+    const at = app.turn;
     start.disabled = true;
     try {
       const next = await get(query("/worklist/next", { task: asked.task }));
+      if (at !== app.turn) return;
       if (next.read) app.go(`read/${next.read}`);
       else app.say(t("worklist.all_done"));
     } catch (error) {
@@ -64,7 +65,7 @@ export async function show(app, place) {
     const open = () => { if (!row.unavailable) app.go(`read/${row.read}`); };
     const name = row.unavailable ? el("span", { dir: "auto", text: titleOf(row.title) }) : el("a", { href: `#/read/${row.read}`, dir: "auto", text: titleOf(row.title) });
     const flags = [row.warm_up ? t("worklist.warm_up") : "", row.pass > 1 ? t("worklist.pass", { n: row.pass }) : ""].filter(Boolean);
-    return el("tr", { class: row.state, data: { read: row.read }, on: { dblclick: open, pointerenter: () => {} } },
+    return el("tr", { class: row.state, data: { read: row.read }, on: { dblclick: open } },
       el("td", { class: "number", text: number(row.ordinal + 1) }),
       el("td", { class: "study" }, name, flags.map((flag) => el("span", { class: "flag", text: flag })),
         row.unavailable ? el("span", { class: "bad small", text: `${t("worklist.unavailable")} ${ofServer(row.unavailable.message)} ${ofServer(row.unavailable.remedy)}` }) : null),
@@ -101,7 +102,6 @@ export async function show(app, place) {
   document.title = `${t("worklist.title")} · sightline`;
   await load();
   // while the list is read, the first study comes
-  get(query("/worklist/next", { task: asked.task })).then((next) => { if (next.read && !closed) fetchAhead(next.read); }).catch(() => {});
-  void icon;
+  Promise.all([get(query("/worklist/next", { task: asked.task })), import("../kept/study.js")]).then(([next, study]) => { if (next.read && !closed) study.fetchAhead(next.read); }).catch(() => {});
   return { close() { closed = true; clearTimeout(timer); } };
 }
