@@ -60,7 +60,8 @@ def test_a_study_goes_back_to_its_reader_with_words(enter):
 
 
 def test_the_lead_sees_progress_makes_a_task_and_verifies(enter):
-    lea = enter("lea")
+    lea, ada = enter("lea"), enter("ada")
+    ada.show("worklist")
     lea.show("lead")
     lea.page.get_by_text("New task").click()
     lea.page.get_by_label("Name of the task").fill("second task")
@@ -71,6 +72,10 @@ def test_the_lead_sees_progress_makes_a_task_and_verifies(enter):
     lea.page.get_by_role("button", name="Deal", exact=True).click()
     until(lambda: "dealt" in lea.toast(), "dealt")
     assert lea.toast() == "4 reads were dealt."
+    # a page that stood open sees it too, the next time that it shows the worklist
+    ada.show("help")
+    ada.show("worklist")
+    assert "second task" in ada.page.get_by_label("Task", exact=True).locator("option").all_inner_texts()
     lea.page.get_by_role("button", name="Verify the chain").click()
     until(lambda: "as they were written" in lea.page.locator(".card").last.inner_text(), "verified")
 

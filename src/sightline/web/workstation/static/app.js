@@ -23,6 +23,8 @@ const SCREENS = /** @type {{[name: string]: {may: string, load: () => Promise<an
   lead: { may: "plan", load: () => import("./screens/lead.js") },
   help: { may: "", load: () => import("./screens/help.js") },
 });
+/** Screens of tasks, which a lead may have made since the page was opened. */
+const OF_TASKS = ["worklist", "compare", "agreement"];
 const IN_MENU = ["worklist", "compare", "agreement", "adjudicate", "gaze", "units", "results", "lead", "help"];
 
 class App {
@@ -202,7 +204,7 @@ class App {
     fill(this.main, place);
     this.main.scrollTop = 0;
     try {
-      const made = await SCREENS[wanted].load();
+      const [made] = await Promise.all([SCREENS[wanted].load(), OF_TASKS.includes(wanted) && this.renew()]);
       if (turn !== this.turn) return;
       const screen = await made.show(this, place, rest);
       if (turn !== this.turn) { await screen?.close?.(); return; }
@@ -214,6 +216,12 @@ class App {
       this.screen?.close?.();
       this.showError(/** @type {any} */ (error));
     }
+  }
+
+  /** Tasks, rights and runs as they are now; without the server, as they were. */
+  async renew() {
+    const me = await get("/me", { timeout: 5000 }).catch(() => null);
+    if (me?.reader.id === this.me.reader.id) Object.assign(this.me, me, { settings: this.me.settings });
   }
 
   /** @param {string} path */
