@@ -1,10 +1,11 @@
 """Stored numbers of a DICOM file and what the page must know to show them."""
 
 import numpy as np
+from PIL import Image
 from support.dicom_sources import radiograph
 
 from sightline.io.image import read_image
-from sightline.web.workstation.pictures.pixels import read_stored_pixels
+from sightline.web.workstation.pictures.pixels import read_display_pixels, read_stored_pixels
 
 
 def test_padding_is_told_as_the_range_that_is_shown_black(tmp_path):
@@ -23,6 +24,11 @@ def test_padding_is_told_as_the_range_that_is_shown_black(tmp_path):
     shown = dict(zip(sorted({int(v) for v in values.ravel()}), block["table"], strict=False))
     assert (shown[6], shown[7]) == (0, 0)
     assert shown[5] > 60_000 and shown[8] > 60_000
+
+
+def test_the_shape_of_a_pixel_is_told(tmp_path):
+    Image.fromarray(np.zeros((4, 6), np.uint8)).save(tmp_path / "tall.png", dpi=(200, 100))
+    assert read_display_pixels(tmp_path / "tall.png")[1]["aspect"] == 2.0
 
 
 def test_what_a_shutter_hides_is_dark_here_as_well(tmp_path):

@@ -10,7 +10,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.io.image import read_image
 from sightline.structures.case import Case, Cohort
-from tests.support.workstation_page import running, sign_in, until
+from tests.support.workstation_page import PATIENCE, running, sign_in, until
 
 SHAPE = (300, 260)
 
@@ -82,6 +82,10 @@ def shown(tmp_path_factory, chromium):
         path = place / "cohort" / "images" / f"{name}.png"
         Image.fromarray(pixels).save(path)
         add(name, path, pixels.shape[:2])
+    # a frame of 100 x 160 pixels twice as high as they are wide
+    pixels = np.full((100, 160), 200, np.uint8)
+    Image.fromarray(pixels).save(place / "cohort" / "images" / "tall.png", dpi=(200, 100))
+    add("tall", place / "cohort" / "images" / "tall.png", pixels.shape)
     write_cohort(Cohort("pictures", ("a", "b"), tuple(cases), place / "cohort"), place / "cohort")
     with running(place, {"ada": "reader"}, {"mark": {"readers": ["ada"]}}, place / "cohort") as station:
         person = sign_in(chromium, station, "ada")
@@ -220,3 +224,76 @@ def test_turning_is_for_the_eye_only(shown):
     tall = [mark["stop"][0] - mark["start"][0] for mark in after]
     wide = [mark["stop"][1] - mark["start"][1] for mark in after]
     assert wide[0] > tall[0] and wide[1] < tall[1]
+
+
+# left, top, right and bottom of what is drawn on a canvas, in CSS pixels of the frame: ink, or what is not black
+DRAWN = """([name, channel]) => { const c = document.querySelector(`.view canvas.${name}`);
+    const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data, x = [], y = [];
+    for (let i = 0; i < c.width * c.height; i += 1)
+      if (d[4 * i + channel] > 100) { x.push(i % c.width); y.push(Math.floor(i / c.width)); }
+    const ends = (v) => [v.reduce((a, b) => Math.min(a, b), 1e9), v.reduce((a, b) => Math.max(a, b), 0) + 1];
+    return [ends(x)[0], ends(y)[0], ends(x)[1], ends(y)[1]]; }"""
+
+
+def extent(person, name):
+    drawn(person)
+    left, top, right, bottom = person.page.evaluate(DRAWN, [name, 3 if name == "ink" else 0])
+    return np.array([left, top, right, bottom])
+
+
+def test_pixels_that_are_no_squares_have_their_shape_and_marks_lie_under_the_pointer(shown):
+    row = shown.open_read(shown.names.index("tall"), "mark")
+    left, top, right, bottom = extent(shown, "picture")
+    assert (bottom - top) / (right - left) == pytest.approx(2 * 100 / 160, abs=0.01)
+    zoom, view = (right - left) / 160, shown.view()
+
+    def at(r, c):
+        return view["x"] + left + c * zoom, view["y"] + top + r * zoom * 2
+
+    def drag(*places):
+        shown.page.mouse.move(*at(*places[0]))
+        shown.page.mouse.down()
+        shown.page.mouse.move(*at(*places[1]), steps=3)
+        shown.page.mouse.up()
+
+    shown.key("x")
+    drag((20, 30), (60, 120))
+    shown.key("v")
+    # 9 pixels of the screen are within reach of a line, also above it
+    row_px = 1 / (2 * zoom)
+    shown.page.mouse.click(*at(20 - 13 * row_px, 75))
+    assert shown.page.locator(".marks li.selected").count() == 0
+    shown.page.mouse.click(*at(20 - 6 * row_px, 75))
+    assert shown.page.locator(".marks li.selected").count() == 1
+    shown.key("Delete", "u")
+    drag((30, 80), (70, 80))
+    assert float(shown.toast().split()[0]) == pytest.approx(80, abs=2 / zoom)
+    # the brush paints what its rim shows: round in pixels of the source
+    shown.key("m")
+    shown.page.mouse.move(*at(50, 80))
+    rim = extent(shown, "ink")
+    drag((50, 80), (50, 80))
+    shown.key("v")
+    mask = extent(shown, "ink")
+    assert rim == pytest.approx(mask, abs=2 * zoom)
+    assert (mask[3] - mask[1]) / (mask[2] - mask[0]) == pytest.approx(2, abs=0.1)
+    shown.key("Delete", "b")
+    drag((50, 40), (50, 100))
+    shown.key("v")
+    line = extent(shown, "ink")
+    shown.saved()
+    box, mask, scribble = (op["body"]["mark"] for op in shown.ops(row["read"]) if op["kind"] == "add")
+    assert np.array(box["start"] + box["stop"]) == pytest.approx(np.array([20, 30, 60, 120]), abs=1 / zoom)
+    assert np.diff([line[1], line[3]])[0] == pytest.approx(scribble["stroke_px"] * 2 * zoom, abs=3)
+    assert mask["size"] == [100, 160]
+
+
+def test_other_screens_show_pixels_that_are_no_squares_too(shown):
+    row = shown.open_read(shown.names.index("tall"), "mark")
+    shown.key("y", "Enter")
+    until(lambda: shown.api(f"/reads/{row['read']}")["state"] == "submitted", "submitted")
+    shown.saved()
+    shown.open(f"compare/{row['study']}")
+    shown.page.locator(".screen.compare[data-settled]").wait_for(timeout=PATIENCE * 1000)
+    left, top, right, bottom = extent(shown, "picture")
+    assert (bottom - top) / (right - left) == pytest.approx(2 * 100 / 160, abs=0.01)

@@ -71,7 +71,7 @@ def read_packed_pixels(
             raise RefusedRequest(422, "This is a volume.", "Ask for its slices.")
         digest, _ = desk.compare_with_first_look(row)
         read = read_display_pixels if values == "display" else read_stored_pixels
-        suffix = "px2" if values == "display" else "stored2"
+        suffix = "px3" if values == "display" else "stored2"
         packed = desk.pixels.get(f"{digest}.{suffix}", lambda: pack_checked(lambda: read(case.image), name))
         stated = json.loads(row["shape"])
         if stated and list(packed.shape[:2]) != stated:
@@ -123,8 +123,10 @@ def get_pixels(
         row = desk.image_row(connection, key)
     packed = read_packed_pixels(desk, row, values)
     more = {}
-    if values == "display" and packed.more["spacing_mm"]:
-        more["X-Spacing"] = ",".join(str(x) for x in packed.more["spacing_mm"])
+    if values == "display":
+        more["X-Aspect"] = str(packed.more["aspect"])
+        if packed.more["spacing_mm"]:
+            more["X-Spacing"] = ",".join(str(x) for x in packed.more["spacing_mm"])
     return build_numbers_response(request, packed, more)
 
 

@@ -149,7 +149,8 @@ def read_display_pixels(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
         raise UnreadableFile("The picture is larger than 200 megapixels.", "Export it at a smaller size.")
     facts = {name: text for name, text in picture.facts.items() if name in _SAID}
     spacing = picture.frame.spacing_mm
-    return picture.pixels, {"facts": facts, "spacing_mm": None if spacing is None else list(spacing)}
+    more = {"facts": facts, "spacing_mm": None if spacing is None else list(spacing), "aspect": picture.frame.aspect}
+    return picture.pixels, more
 
 
 # what may be said of a file: nothing that names a patient or an examination

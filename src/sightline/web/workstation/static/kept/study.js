@@ -33,7 +33,10 @@ function kept(name, fetchIt, size) {
 }
 
 /** The picture as the network was given it. @param {{key: string, etag: string}} image @returns {Promise<import("../picture/grey.js").Raster>} */
-export const displayOf = (image) => kept(`${image.key} ${image.etag}`, async () => rasterOf(await getArray(`/images/${image.key}/pixels`, "u2")), (raster) => raster.values.byteLength);
+export const displayOf = (image) => kept(`${image.key} ${image.etag}`, async () => {
+  const raw = await getArray(`/images/${image.key}/pixels`, "u2");
+  return { ...rasterOf(raw), aspect: Number(raw.headers.get("X-Aspect")) || 1 };
+}, (raster) => raster.values.byteLength);
 
 /** What is known of an image, and its stored numbers where the file has them. @param {{key: string, etag: string}} image */
 export const storedOf = (image) => kept(`${image.key} ${image.etag} stored`, async () => {

@@ -5,8 +5,8 @@ import { decode, encode, extent } from "./run_lengths.js";
 /** @typedef {[number, number]} Point row, column */
 /** @typedef {import("./fold.js").Mark} Mark */
 
-/** @param {number[]} a @param {number[]} b */
-export const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]);
+/** In widths of a pixel. @param {number[]} a @param {number[]} b @param {number} [aspect] height of a pixel over its width */
+export const distance = (a, b, aspect = 1) => Math.hypot((a[0] - b[0]) * aspect, a[1] - b[1]);
 
 /** As a mark keeps it: in thousandths, so that many points stay few bytes. @param {number} value @param {number} [digits] */
 export const rounded = (value, digits = 3) => Number(value.toFixed(digits));
@@ -14,18 +14,19 @@ export const rounded = (value, digits = 3) => Number(value.toFixed(digits));
 /** How many points a mark holds, in its lines and in its strokes. @param {any} mark */
 export const countPoints = (mark) => [...(mark.lines || []), ...(mark.strokes || []).map((/** @type {any} */ one) => one.points)].reduce((sum, line) => sum + line.length, 0);
 
-/** Distance of a point from a segment. @param {number[]} p @param {number[]} a @param {number[]} b */
-export function fromSegment(p, a, b) {
-  const d0 = b[0] - a[0], d1 = b[1] - a[1], square = d0 * d0 + d1 * d1;
-  const s = square ? Math.max(0, Math.min(1, ((p[0] - a[0]) * d0 + (p[1] - a[1]) * d1) / square)) : 0;
-  return Math.hypot(p[0] - a[0] - s * d0, p[1] - a[1] - s * d1);
+/** Distance of a point from a segment. @param {number[]} p @param {number[]} a @param {number[]} b @param {number} [aspect] */
+export function fromSegment(p, a, b, aspect = 1) {
+  const d0 = (b[0] - a[0]) * aspect, d1 = b[1] - a[1], square = d0 * d0 + d1 * d1;
+  const p0 = (p[0] - a[0]) * aspect, p1 = p[1] - a[1];
+  const s = square ? Math.max(0, Math.min(1, (p0 * d0 + p1 * d1) / square)) : 0;
+  return Math.hypot(p0 - s * d0, p1 - s * d1);
 }
 
-/** @param {number[]} p @param {number[][]} line @param {boolean} closed */
-export function fromLine(p, line, closed) {
-  let least = line.length ? distance(p, line[0]) : Infinity;
+/** @param {number[]} p @param {number[][]} line @param {boolean} closed @param {number} [aspect] */
+export function fromLine(p, line, closed, aspect) {
+  let least = line.length ? distance(p, line[0], aspect) : Infinity;
   const stop = closed ? line.length : line.length - 1;
-  for (let i = 0; i < stop; i += 1) least = Math.min(least, fromSegment(p, line[i], line[(i + 1) % line.length]));
+  for (let i = 0; i < stop; i += 1) least = Math.min(least, fromSegment(p, line[i], line[(i + 1) % line.length], aspect));
   return least;
 }
 
@@ -55,20 +56,22 @@ export function bounds(mark) {
  * How far a point is from being on a mark: 0 on its line (or in a mask), Infinity where it is nowhere near.
  * @param {any} mark
  * @param {Point} p
- * @param {number} reach source pixels
+ * @param {number} reach widths of a pixel
+ * @param {number} [aspect] of a pixel
  */
-export function closeness(mark, p, reach) {
+export function closeness(mark, p, reach, aspect = 1) {
   if (mark.kind === "box") {
     const [r0, c0, r1, c1] = bounds(mark);
-    const d = fromLine(p, [[r0, c0], [r0, c1], [r1, c1], [r1, c0]], true);
+    const d = fromLine(p, [[r0, c0], [r0, c1], [r1, c1], [r1, c0]], true, aspect);
     return d <= reach ? d : isInside(p, [[r0, c0], [r0, c1], [r1, c1], [r1, c0]]) ? reach : Infinity;
   }
   if (mark.kind === "polygon") {
-    const d = Math.min(...mark.parts.map((/** @type {Point[]} */ ring) => fromLine(p, ring, true)));
+    const d = Math.min(...mark.parts.map((/** @type {Point[]} */ ring) => fromLine(p, ring, true, aspect)));
     return d <= reach ? d : mark.parts.some((/** @type {Point[]} */ ring) => isInside(p, ring)) ? reach : Infinity;
   }
   if (mark.kind === "scribble") {
-    const d = Math.max(0, Math.min(...mark.lines.map((/** @type {Point[]} */ line) => fromLine(p, line, false))) - mark.stroke_px / 2);
+    // a stroke is round in pixels of the source; how far beyond its rim, the same to all sides
+    const d = Math.max(0, Math.min(...mark.lines.map((/** @type {Point[]} */ line) => fromLine(p, line, false))) - mark.stroke_px / 2) * Math.sqrt(aspect);
     return d <= reach ? d : Infinity;
   }
   const [rows, columns] = mark.size;

@@ -6,8 +6,8 @@
 
 /**
  * @typedef {{centre: number, width: number, function: string, invert: boolean}} Window
- * @typedef {{rows: number, columns: number, values: any, low: number, colour: boolean}} Raster `low`: smallest number
- *   the type can hold, where the table begins
+ * @typedef {{rows: number, columns: number, values: any, low: number, colour: boolean, aspect?: number}} Raster `low`:
+ *   smallest number the type can hold, where the table begins; `aspect`: height of a pixel over its width, where not 1
  * @typedef {{slope: number, intercept: number, invert: boolean, padding?: [number, number] | null}} Scale
  */
 

@@ -99,17 +99,21 @@ export function drawLine(context, view, points, closed, style) {
  * @param {number} [strength]
  */
 export function drawStroke(context, view, line, width, colour, strength = 0.5) {
-  const points = line.map((p) => view.toScreen(p));
+  const [a, b, c, d, e, f] = view.affine();
   context.lineJoin = "round";
   context.lineCap = "round";
   context.setLineDash([]);
-  context.beginPath();
-  points.forEach(([x, y], i) => { if (i) context.lineTo(x, y); else context.moveTo(x, y); });
-  if (points.length === 1) context.lineTo(points[0][0] + 0.01, points[0][1]);
-  context.globalAlpha = strength;
   context.strokeStyle = colour;
-  context.lineWidth = Math.max(width * view.zoom, 1.2);
+  context.save();
+  // round in pixels of the source, whatever their shape
+  context.transform(b, d, a, c, e, f);
+  context.beginPath();
+  line.forEach(([y, x], i) => { if (i) context.lineTo(x, y); else context.moveTo(x, y); });
+  if (line.length === 1) context.lineTo(line[0][1] + 0.01, line[0][0]);
+  context.globalAlpha = strength;
+  context.lineWidth = Math.max(width, 1.2 / view.zoom);
   context.stroke();
+  context.restore();
   context.globalAlpha = Math.min(1, strength * 2);
   context.lineWidth = 1.2;
   context.stroke();

@@ -36,7 +36,7 @@ export class View extends EventTarget {
     this.fitted = true;
     /** what reset gives: null is the picture as it was read; slices of CTs have no such thing @type {Window | null} */
     this.plain = null;
-    /** height of a pixel over its width: 1 but for slices of CTs */
+    /** height of a pixel over its width */
     this.aspect = 1;
     /** @type {(context: CanvasRenderingContext2D, view: View) => void} */
     this.paint = () => {};
@@ -60,7 +60,7 @@ export class View extends EventTarget {
   }
 
   /** @param {Raster} raster @param {number} [aspect] */
-  show(raster, aspect = 1) {
+  show(raster, aspect = raster.aspect || 1) {
     const same = this.read && this.read.rows === raster.rows && this.read.columns === raster.columns && this.aspect === aspect;
     this.read = raster;
     this.aspect = aspect;

@@ -87,13 +87,17 @@ export function brush(desk, erase) {
         context.restore();
       }
       if (cursor?.view === view) {
-        const [x, y] = view.toScreen(cursor.p);
+        // round in pixels of the source, as the mask will be
+        const [a, b, c, d, e, f] = view.affine();
+        context.save();
+        context.transform(b, d, a, c, e, f);
+        context.beginPath();
+        context.arc(cursor.p[1], cursor.p[0], Math.max(2 / view.zoom, desk.brushRadius), 0, 2 * Math.PI);
+        context.restore();
         for (const [style, width] of [["rgba(0,0,0,0.8)", 3], [erase ? "#ffb4a8" : colour, 1.4]]) {
           context.strokeStyle = /** @type {string} */ (style);
           context.lineWidth = /** @type {number} */ (width);
           context.setLineDash(erase ? [4, 3] : []);
-          context.beginPath();
-          context.arc(x, y, Math.max(2, desk.brushRadius * view.zoom), 0, 2 * Math.PI);
           context.stroke();
         }
         context.setLineDash([]);

@@ -16,7 +16,7 @@ export function polygon(desk) {
     held = null;
     desk.penUp();
     // the second click of a double click lies on the first
-    const corners = ring.filter((/** @type {number[]} */ p, /** @type {number} */ i) => i === 0 || distance(p, ring[i - 1]) * view.zoom > 1.5);
+    const corners = ring.filter((/** @type {number[]} */ p, /** @type {number} */ i) => i === 0 || distance(p, ring[i - 1], view.aspect) * view.zoom > 1.5);
     if (corners.length >= 3) {
       const target = extend ? desk.selected() : null;
       if (target?.kind === "polygon" && target.image === view.image.key) desk.changeMark(view, target.id, { parts: [...target.parts, corners] });
@@ -35,7 +35,7 @@ export function polygon(desk) {
         held = { view, ring: [], at: p, extend: event.shiftKey };
         desk.penDown();
       }
-      if ((view.press.count > 1 && held.ring.length >= 3) || (held.ring.length >= 3 && distance(p, held.ring[0]) * view.zoom <= NEAR_PX)) { close(); return; }
+      if ((view.press.count > 1 && held.ring.length >= 3) || (held.ring.length >= 3 && distance(p, held.ring[0], view.aspect) * view.zoom <= NEAR_PX)) { close(); return; }
       held.ring.push(p);
       held.at = p;
       view.drawInk();

@@ -12,7 +12,7 @@ export function ruler(desk) {
   const words = () => {
     const { a, b, view } = held;
     const mm = view.spacing;
-    if (!mm) return `${number(distance(a, b), 1)} px`;
+    if (!mm) return `${number(distance(a, b, view.aspect), 1)} px`;
     const length = Math.hypot((a[0] - b[0]) * mm[0], (a[1] - b[1]) * mm[1]);
     return `${number(length, 1)} mm${view.spacingAt === "detector" ? ` ${t("picture.at_detector")}` : ""}`;
   };

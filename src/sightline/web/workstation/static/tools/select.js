@@ -43,13 +43,13 @@ export function select(desk) {
   let held = null;
 
   const handleAt = (/** @type {any} */ view, /** @type {any} */ mark, /** @type {[number, number]} */ p) => {
-    const near = handlesOf(mark).map((h, i) => ({ i, d: distance(h, p) * view.zoom })).filter((h) => h.d <= REACH_PX);
+    const near = handlesOf(mark).map((h, i) => ({ i, d: distance(h, p, view.aspect) * view.zoom })).filter((h) => h.d <= REACH_PX);
     return near.sort((a, b) => a.d - b.d)[0]?.i ?? -1;
   };
 
   const markAt = (/** @type {any} */ view, /** @type {[number, number]} */ p) => {
     const reach = REACH_PX / view.zoom;
-    const near = desk.marksOf(view).map((/** @type {any} */ mark) => ({ mark, d: closeness(mark, p, reach) })).filter((/** @type {any} */ one) => one.d < Infinity);
+    const near = desk.marksOf(view).map((/** @type {any} */ mark) => ({ mark, d: closeness(mark, p, reach, view.aspect) })).filter((/** @type {any} */ one) => one.d < Infinity);
     // of several the nearest line, and of equals the one made last
     return near.reverse().sort((/** @type {any} */ a, /** @type {any} */ b) => a.d - b.d)[0]?.mark || null;
   };
@@ -71,7 +71,7 @@ export function select(desk) {
       if (!held) return;
       const p = /** @type {any} */ (many.at(-1)).p;
       if (held.cross) { desk.moveCross(view, p); return; }
-      if (!held.moved && distance(p, held.from) * view.zoom < 3) return;
+      if (!held.moved && distance(p, held.from, view.aspect) * view.zoom < 3) return;
       if (!held.moved) desk.penDown();
       held.moved = true;
       const change = held.corner >= 0 ? reshaped(held.mark, held.corner, p) : held.mark.kind === "mask" ? {} : moved(held.mark, p[0] - held.from[0], p[1] - held.from[1]);
@@ -98,8 +98,8 @@ export function select(desk) {
     addCorner(/** @type {any} */ view, /** @type {any} */ mark, /** @type {[number, number]} */ p) {
       for (const [k, ring] of mark.parts.entries()) {
         for (let i = 0; i < ring.length; i += 1) {
-          if (fromSegment(p, ring[i], ring[(i + 1) % ring.length]) * view.zoom > REACH_PX) continue;
-          if (distance(p, ring[i]) * view.zoom <= REACH_PX || distance(p, ring[(i + 1) % ring.length]) * view.zoom <= REACH_PX) continue;
+          const a = ring[i], b = ring[(i + 1) % ring.length], reach = REACH_PX / view.zoom;
+          if (fromSegment(p, a, b, view.aspect) > reach || distance(p, a, view.aspect) <= reach || distance(p, b, view.aspect) <= reach) continue;
           const parts = mark.parts.map((/** @type {any[]} */ one) => one.slice());
           parts[k].splice(i + 1, 0, p);
           desk.changeMark(view, mark.id, { parts });
