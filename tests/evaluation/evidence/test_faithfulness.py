@@ -120,6 +120,22 @@ def test_the_networks_own_map_beats_what_knows_nothing(run, tiny_cohort):
     assert all(e.value is not None and math.isfinite(e.value) for e in table.all())
 
 
+def test_each_case_has_a_random_order_of_its_own(run, tiny_cohort):
+    test = tiny_cohort.split("test")
+    first = test[0]
+    # the same picture by another name
+    second = replace(first, case_id="another", patient_id="another")
+
+    def measure(*cases):
+        return measure_faithfulness(run, replace(test, cases=cases), engine=QUIET).all()
+
+    # what is measured before a case changes nothing
+    for one, two, pair in zip(measure(first), measure(second), measure(second, first), strict=True):
+        if one.name.endswith(", random order"):
+            assert one.value != two.value, one.name
+        assert pair.value == pytest.approx((one.value + two.value) / 2)
+
+
 def test_what_cannot_be_measured_is_said(run, tiny_cohort):
     test = tiny_cohort.split("test")
     with pytest.raises(RecipeError, match="no explainer saliency"):

@@ -107,7 +107,7 @@ def measure_faithfulness(
         cohort: cases as the run sees them, e.g. its test cases.
         explainers: keys of `EXPLAINERS`.
         images: at most so many cases (`choose_cases`).
-        taking: random orders, batch and seed; one random order an image when None.
+        taking: random orders, batch and seed, from which each case draws its own; one random order an image when None.
         engine: device.
 
     Raises:
@@ -142,6 +142,7 @@ def measure_faithfulness(
     with show_progress("faithfulness", len(chosen), quiet=engine.quiet) as advance:
         for index in chosen:
             item, case = items[Key(index, -1)], cohort[index]
+            own = taking.seed_case(case.case_id)
             planes = np.asarray(item.image, dtype=np.float32)
             inside = Box((0.0, 0.0), tuple(map(float, find_source_frame(case).shape))).draw(item.frame) > 0
             answers = _build_predictor(run, network, device)
@@ -149,7 +150,7 @@ def measure_faithfulness(
             for name in (name for name in explainers if name not in notes):
                 try:
                     ours, theirs = (_compute_map(n, name, planes, predicted, device) for n in (network, untrained))
-                    found = _measure_cases(answers, planes, ours, theirs, predicted, inside, taking)
+                    found = _measure_cases(answers, planes, ours, theirs, predicted, inside, own)
                 except SightlineError as error:
                     notes[name] = f"{EXPLAINERS[name][0]} was not measured: {error.message} {error.remedy}".rstrip()
                     continue

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,7 +30,7 @@ class PixelRemoval:
     Attributes:
         orders: number of random orders that chance is the mean of.
         batch: images predicted at once.
-        seed: of ties, random orders and noise.
+        seed: of ties, random orders and noise of one image; of several images, each needs its own (`seed_case`).
 
     Raises:
         RunError: no order, or an empty batch.
@@ -43,6 +44,15 @@ class PixelRemoval:
         """Refuse numbers below one."""
         if self.orders < 1 or self.batch < 1:
             raise RunError(f"Faithfulness needs 1 or more random orders and images; got {self.orders}, {self.batch}.")
+
+    def seed_case(self, case_id: str) -> PixelRemoval:
+        """The same with a seed of the case's own, which depends on `seed` and the case's id alone.
+
+        One order for all images would be one draw, however many images there are: its luck would not average out, and
+        no interval over patients would know of it.
+        """
+        digest = hashlib.sha256(f"faithfulness {self.seed} {case_id}".encode()).digest()
+        return replace(self, seed=int.from_bytes(digest[:8], "big"))
 
 
 def rank_pixels(map: ArrayLike, valid: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np.int64]:

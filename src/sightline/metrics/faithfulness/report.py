@@ -91,7 +91,7 @@ def deletion(
         steps: number of equal steps from the whole image to none of it.
         baseline: what goes in: the channel's mean, the blurred image, or 0.
         valid: bool [h, w]: pixels that belong to the image; only those are taken. None means all.
-        taking: how orders are drawn.
+        taking: how orders are drawn; of several images, each by its own (`PixelRemoval.seed_case`).
         untrained: a map of a network with random weights, measured on `predict` too.
 
     Raises:
