@@ -47,6 +47,26 @@ def test_perfect_and_constant_ratings():
     assert np.isnan(intraclass_correlation([[1, 1], [1, 1]], "ICC(2,1)").value)
 
 
+@pytest.mark.parametrize("ratings", [[[1, 2]] * 3, np.tile([0.3, 0.6, 0.9], (11, 1)), np.tile([0.123, 0.456], (64, 1))])
+def test_levels_of_readers_alone_are_no_agreement_and_no_disagreement(ratings):
+    """Targets do not differ: what is left beside the readers' levels is 0, or the rounding of it."""
+    sums = collect_patient_sums(ratings, [str(i) for i in range(len(ratings))]).sum(axis=0)
+    found = intraclass_correlation(ratings, "ICC(3,1)")
+    assert np.isnan([found.value, found.low, found.high, compute_correlation_of_sums(sums, "ICC(3,1)")]).all()
+    assert "targets do not differ" in found.why
+    # where levels count, they are all there is
+    for form, value in (("ICC(2,1)", 0.0), ("ICC(1,1)", -1.0 / (len(ratings[0]) - 1))):
+        assert intraclass_correlation(ratings, form).value == pytest.approx(value, abs=1e-12)
+        assert compute_correlation_of_sums(sums, form) == pytest.approx(value, abs=1e-12)
+
+
+def test_the_rounding_of_equal_numbers_is_no_difference():
+    for ratings in ([[0.1] * 3] * 7, [[0.3, 0.1 + 0.2]] * 5):
+        assert all(intraclass_correlation(ratings, form).why == "all numbers are one" for form in FORMS)
+    # two targets, two readers, each as high as the other on average
+    assert "targets do not differ" in intraclass_correlation([[1, 2], [2, 1]], "ICC(2,1)").why
+
+
 def test_bad_input_is_refused():
     for bad in ([[1, 2]], [[1], [2]], [[1, np.nan], [2, 3]]):
         with pytest.raises(GeometryError):

@@ -104,6 +104,17 @@ def test_distances_of_all_images_have_one_unit(known, unit, distance):
     assert farthest.n["counted"] == 8 and farthest.n.get("without spacing", 0) == 8 - known
 
 
+def test_a_reader_who_marks_everything_and_one_who_marks_nothing_have_a_table():
+    made = [
+        Reading(reader, 1, f"S{i}", f"P{i}", masks={"im": np.full((40, 30), reader == "ada")})
+        for i in range(6) for reader in ("ada", "ben")
+    ]  # fmt: skip
+    found = {row.estimate.name: row.estimate for row in build_agreement_table(made, ("x", "y"), replicates=20)}
+    assert found["Dice"].value == 0.0
+    fixed = found["ICC(3,1) of marks on a grid"]
+    assert fixed.value is None and "targets do not differ" in fixed.why
+
+
 def test_nothing_in_common_says_why():
     table = build_agreement_table([Reading("a", 1, "S", "P", "x"), Reading("b", 1, "T", "P", "x")], ("x",))
     assert all(row.estimate.value is None for row in table)

@@ -22,11 +22,12 @@ class Correlation:
     """An intraclass correlation.
 
     Attributes:
-        value: NaN where all numbers are one.
+        value: NaN where it is not defined.
         low: lower end of the interval.
         high: upper end.
         targets: number of targets.
         readers: number of readers.
+        why: why it is not defined.
     """
 
     value: float
@@ -34,6 +35,11 @@ class Correlation:
     high: float
     targets: int
     readers: int
+    why: str = ""
+
+
+# a share of all squares: what lies below is the rounding of numbers that are one
+_NEGLIGIBLE = 1e-12
 
 
 def intraclass_correlation(ratings: ArrayLike, form: Form = "ICC(2,1)", confidence: float = 0.95) -> Correlation:
@@ -56,6 +62,8 @@ def intraclass_correlation(ratings: ArrayLike, form: Form = "ICC(2,1)", confiden
         0.931
     """
     x = np.asarray(ratings, dtype=np.float64)
+    if form not in FORMS:
+        raise GeometryError(f"{form!r} is no form of intraclass correlation.", f"Known: {', '.join(FORMS)}.")
     if x.ndim != 2 or min(x.shape) < 2:
         raise GeometryError(f"An intraclass correlation needs two targets and two readers; got shape {x.shape}.")
     if not np.isfinite(x).all():
@@ -66,21 +74,20 @@ def intraclass_correlation(ratings: ArrayLike, form: Form = "ICC(2,1)", confiden
     readers = n * float(((x.mean(axis=0) - grand) ** 2).sum()) / (k - 1)
     within = float(((x - x.mean(axis=1, keepdims=True)) ** 2).sum()) / (n * (k - 1))
     error = max(0.0, (within * n * (k - 1) - readers * (k - 1)) / ((n - 1) * (k - 1)))
+    total, nan = float(((x - grand) ** 2).sum()), float("nan")
+    if total <= _NEGLIGIBLE**2 * float((x**2).sum()):
+        return Correlation(nan, nan, nan, n, k, "all numbers are one")
+    between, readers, within, error = _drop_rounding((between, readers, within, error), n, k, total)
+    value = _divide_variances(form, between, readers, within, error, n, k)
+    if math.isnan(value):
+        return Correlation(nan, nan, nan, n, k, "targets do not differ, so that readers have nothing to agree on")
     tail = 1.0 - (1.0 - confidence) / 2.0
-    nan = float("nan")
-    if between == within == 0.0:
-        return Correlation(nan, nan, nan, n, k)
     if form == "ICC(1,1)":
-        value = (between - within) / (between + (k - 1) * within)
         low, high = _compute_one_way_interval(between, within, n, k, tail, (n - 1, n * (k - 1)))
     elif form == "ICC(3,1)":
-        value = (between - error) / (between + (k - 1) * error)
         low, high = _compute_one_way_interval(between, error, n, k, tail, (n - 1, (n - 1) * (k - 1)))
-    elif form == "ICC(2,1)":
-        value = (between - error) / (between + (k - 1) * error + k * (readers - error) / n)
-        low, high = _compute_two_way_interval(between, readers, error, value, (n, k), tail)
     else:
-        raise GeometryError(f"{form!r} is no form of intraclass correlation.", f"Known: {', '.join(FORMS)}.")
+        low, high = _compute_two_way_interval(between, readers, error, value, (n, k), tail)
     return Correlation(value, low, high, n, k)
 
 
@@ -117,12 +124,36 @@ def compute_correlation_of_sums(sums: NDArray[np.float64], form: Form) -> float:
     within = max(0.0, squares - of_targets / k) / (n * (k - 1))
     between, readers = max(0.0, rows) / (n - 1), max(0.0, columns) / (k - 1)
     error = max(0.0, squares - of_targets / k - columns) / ((n - 1) * (k - 1))
-    if between <= 1e-12 * squares / n and within <= 1e-12 * squares / n:
-        return math.nan
+    between, readers, within, error = _drop_rounding((between, readers, within, error), n, k, squares)
+    return _divide_variances(form, between, readers, within, error, n, k)
+
+
+def _drop_rounding(
+    squares: tuple[float, float, float, float], n: float, k: int, total: float
+) -> tuple[float, float, float, float]:
+    """Mean squares between targets, of readers, within targets and of error; 0 where they are but rounding."""
+    degrees = (n - 1, k - 1, n * (k - 1), (n - 1) * (k - 1))
+    between, readers, within, error = (
+        0.0 if mean * degree <= _NEGLIGIBLE * total else mean for mean, degree in zip(squares, degrees, strict=True)
+    )
+    return between, readers, within, error
+
+
+def _divide_variances(
+    form: Form, between: float, readers: float, within: float, error: float, n: float, k: int
+) -> float:
+    """The correlation from mean squares; NaN where there is no variance to share out.
+
+    That is so where targets do not differ: for ICC(3,1) if readers differ by their level alone, for ICC(2,1) if they
+    do not differ by their level (of two targets and two readers).
+    """
     if form == "ICC(1,1)":
-        return (between - within) / (between + (k - 1) * within)
-    noise = k * (readers - error) / n if form == "ICC(2,1)" else 0.0
-    return (between - error) / (between + (k - 1) * error + noise)
+        shared, whole = between - within, between + (k - 1) * within
+    else:
+        shared, whole = between - error, between + (k - 1) * error
+    if form == "ICC(2,1)":
+        whole += k * (readers - error) / n
+    return shared / whole if whole > 0.0 else math.nan
 
 
 def _compute_one_way_interval(

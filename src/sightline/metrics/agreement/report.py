@@ -309,7 +309,7 @@ def _build_icc_row(
     title = form if what == "confidence" else f"{form} of marks on a grid"
     if not np.isfinite(found.value):
         n |= {"patients": len(set(patients))}
-        return AgreementRow(pair, what, Estimate(title, None, n=n, why="not defined: all numbers are one"))
+        return AgreementRow(pair, what, Estimate(title, None, n=n, why=f"not defined: {found.why}"))
     # cells of a picture and studies of a patient are no independent targets: patients are drawn
     sums = collect_patient_sums(numbers, patients)
     estimate = estimate_over_patients(
