@@ -65,6 +65,54 @@ def test_what_a_mark_is_worth_by_hand(cohort):
     assert describe_worth(result, far, "centre distance in px").split("counted): ")[1] == said.split("counted): ")[1]
 
 
+def test_the_fewest_images_that_would_have_given_the_same_count(cohort):
+    marked = "guided all marks, 75 images"
+    scores = {
+        "unguided mean, 75 images": 0.7, "unguided mean, 150 images": 0.8, "unguided mean, 300 images": 0.79,
+        "unguided mean, 600 images": 0.9, marked: 0.8, "guided all marks, 600 images": 0.9,
+    }  # fmt: skip
+    result, lines = result_of(cohort, scores)
+    rows = {one.row.name: one for one in collect_sized_rows(result)}
+    small, images = rows[marked], {name: one.images for name, one in rows.items()}
+    # 150 images give as much as 300
+    worth = (images["unguided mean, 150 images"] - small.images) / small.marks
+    assert f"{marked}: {worth:.1f} images without a mark" in describe_worth(result, lines)
+    # what lies above a plateau lies beyond its end
+    above = [replace(line, mean=0.85) if line.row == marked else line for line in lines]
+    equal = (images["unguided mean, 300 images"] * images["unguided mean, 600 images"]) ** 0.5
+    worth = (equal - small.images) / small.marks
+    assert f"{marked}: {worth:.1f} images without a mark" in describe_worth(result, above)
+
+
+def test_of_fewer_images_than_any_unmarked_row_has_nothing_is_known(cohort):
+    marked = "guided all marks, 75 images"
+    scores = {
+        "unguided mean, 150 images": 0.80, "unguided mean, 600 images": 0.85, marked: 0.79,
+        "guided all marks, 600 images": 0.8,
+    }  # fmt: skip
+    result, lines = result_of(cohort, scores)
+    said = describe_worth(result, lines)
+    assert f"{marked}: cannot be said, no unmarked row has so few images" in said
+    assert "guided all marks, 600 images: nothing" in said
+    # better than more images without marks is worth something all the same
+    better = [replace(line, mean=0.82) if line.row == marked else line for line in lines]
+    assert f"{marked}: cannot" not in describe_worth(result, better)
+
+
+def test_marks_of_a_reader_whom_the_row_does_not_use_are_not_counted(cohort):
+    ada = (Box((1.0, 1.0), (5.0, 5.0), Tag("finding", "fracture", reader="ada")),)
+    every_other = [replace(case, regions=ada) if case.regions and i % 4 == 2 else case for i, case in enumerate(cohort)]
+    rows = []
+    for row in CURVE.rows:
+        if row.name in ("guided all marks, 75 images", "guided all marks, 600 images"):
+            choice = replace(row.recipe.regions, readers="ada")
+            rows.append(replace(row, recipe=replace(row.recipe, regions=choice)))
+    done = tuple(RowResult(row, {"test": ("an evaluation",)}) for row in rows)
+    table = replace(CURVE, rows=tuple(rows))
+    for few in collect_sized_rows(TableResult(table, replace(cohort, cases=tuple(every_other)), (0,), done)):
+        assert few.marks == pytest.approx(few.images / 4, rel=0.25)
+
+
 def test_marks_that_gain_nothing_are_worth_nothing(cohort):
     scores = {
         "unguided mean, 75 images": 0.7, "unguided mean, 600 images": 0.7, "guided all marks, 75 images": 0.7,

@@ -84,7 +84,8 @@ def describe_worth(result: TableResult, lines: Sequence[Line], metric: str | Non
 
     The best unmarked method at each size (by its score on the test cases, to its advantage) gives a curve; where the
     marked method's score lies on it, so many images without marks would have given the same. Scores of which less is
-    better are turned (`Line.merit`).
+    better are turned (`Line.merit`). Where several numbers of images would have given the same, the smallest counts; of
+    fewer images than any unmarked row has, nothing is known.
 
     Args:
         result: of a table.
@@ -105,6 +106,7 @@ def describe_worth(result: TableResult, lines: Sequence[Line], metric: str | Non
     if len(plain) < 2 or not marked:
         return "What a mark is worth cannot be said: no unmarked method stands at two sizes."
     images = np.array(sorted(plain))
+    sizes = np.log(images)
     # more images are taken to do no harm: the curve never falls
     best = np.maximum.accumulate([plain[n] for n in images])
     sentences = []
@@ -116,20 +118,28 @@ def describe_worth(result: TableResult, lines: Sequence[Line], metric: str | Non
                 if further > 0
                 else f"{one.row.name}: cannot be said, no unmarked row has more images"
             )
-        elif score <= np.interp(one.images, images, best):
+        elif one.images < images[0] and score <= best[0]:
+            sentences.append(f"{one.row.name}: cannot be said, no unmarked row has so few images")
+        elif score <= np.interp(np.log(one.images), sizes, best):
             sentences.append(f"{one.row.name}: nothing")
         else:
-            equal = float(np.exp(np.interp(score, best, np.log(images))))
+            # the first number of images at which the curve is as high: on a plateau, its beginning
+            after = int(np.searchsorted(best, score))
+            ends = slice(after - 1, after + 1)
+            equal = float(np.exp(np.interp(score, best[ends], sizes[ends])))
             sentences.append(f"{one.row.name}: {(equal - one.images) / one.marks:.1f} images without a mark")
     return f"What a mark is worth by {metric} (points alone, chance not counted): {'; '.join(sentences)}."
 
 
 def _count_images(row: Row, result: TableResult, seed: int) -> tuple[int, float]:
-    """Training images of a seed, and how many marks of theirs are used."""
+    """Training images of a seed, and how many of them have a mark that is used."""
     recipe = row.recipe
     training = row.training_cases(result.cohort, seed).split(*recipe.train_on)
     choice = recipe.regions
     if not recipe.guided_by_regions or not isinstance(choice, RegionChoice):
         return len(training), 0.0
-    marked = sum(any(region.tag.role == choice.role for region in case.regions) for case in training)
+    marked = sum(
+        any(region.tag.role == choice.role and choice.reader in (None, region.tag.reader) for region in case.regions)
+        for case in training
+    )
     return len(training), marked * choice.share
