@@ -84,9 +84,9 @@ def stand_in(person, read: str, classes=("no fracture", "fracture")) -> dict:
     ]  # fmt: skip
     answers = {
         r"/studies(\?.*)?$": {"rows": listed, "next": None},
-        rf"/studies/{study}": {"study": study, "title": "x", "images": images},
+        rf"/studies/{study}": {"study": study, "title": whole["study"]["title"], "images": images},
         r"/compare/.*": {
-            "study": study, "images": images,
+            "study": study, "title": whole["study"]["title"], "images": images,
             "marks": [{"who": "A", "read": None, "marks": [box(0, images[0])], "label": classes[1]}],
             "runs": [run("one", "guided", 0.81), run("two", "unguided", 0.64)],
         },

@@ -45,6 +45,33 @@ def test_questions_narrow_the_queue(studio):
     assert walk(studio, "ada", search="%") == []
 
 
+def test_studies_to_compare_are_those_that_may_be_seen_each_once(studio):
+    more = studio.plan("more", ["ada"], passes=2, order="random", seed=3)
+    blind = studio.plan("blind", ["ben"], reveal="never")
+    ada, ben = studio.client("ada"), studio.client("ben")
+    for row in studio.reads("ada", task=studio.tasks["first"]):
+        studio.finish("ada", row["read"], [box()])
+    # each study has reads of the second task that are open
+    assert studio.reads("ada", seen=True) == []
+    assert ada.get("/api/v1/studies").json()["rows"] == []
+    key = studio.reads("ada")[0]["study"]
+    for row in studio.reads("ada", task=more):
+        if row["study"] == key:
+            studio.finish("ada", row["read"], [box()])
+    (found,) = studio.reads("ada", seen=True)
+    assert (found["study"], found["state"]) == (key, "submitted")
+    assert [row["study"] for row in ada.get("/api/v1/studies").json()["rows"]] == [key]
+    # and it is called alike in the list and where it is opened
+    assert found["title"] == next(row["title"] for row in studio.reads("ada") if row["study"] == key)
+    for path in (f"compare/{key}", f"studies/{key}"):
+        assert ada.get(f"/api/v1/{path}").json()["title"] == found["title"]
+    # a task that says never hides the study in all others
+    for task in (blind, studio.tasks["first"]):
+        for row in studio.reads("ben", task=task):
+            studio.finish("ben", row["read"], [box()])
+    assert studio.reads("ben", seen=True) == ben.get("/api/v1/studies").json()["rows"] == []
+
+
 @pytest.mark.parametrize(
     "query",
     [{"state": "x"}, {"sort": "x"}, {"limit": 0}, {"limit": 201}, {"after": "abc"}, {"after": "WyJxdWV1ZSIsMSwyXQ=="}],

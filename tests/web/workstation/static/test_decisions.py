@@ -7,9 +7,9 @@ from tests.support.workstation_answers import gaze_samples, map_of, stand_in
 from tests.support.workstation_page import until
 
 
-def finish(person, place):
-    """Mark the first study and submit it."""
-    read = person.open_read(0, "mark")["read"]
+def finish(person, place, number=0):
+    """Mark a study, the first, and submit it."""
+    read = person.open_read(number, "mark")["read"]
     person.key("x")
     person.drag(place)
     person.page.get_by_role("textbox", name="Comment").fill(f"by {person.page.url[:4]}")
@@ -59,6 +59,26 @@ def test_a_study_goes_back_to_its_reader_with_words(enter):
     until(lambda: person.api("/worklist?state=returned")["rows"] == [], "submitted again")
 
 
+def test_the_list_stays_when_a_study_cannot_be_shown_and_the_head_says_which_is(enter):
+    finish(enter("cyd"), [(0.3, 0.3), (0.5, 0.5)])
+    cyd = enter("cyd", locale="de-DE")
+    other = cyd.api("/worklist")["rows"][1]["study"]
+    for screen in ("compare", "gaze"):
+        cyd.show(screen)
+        assert cyd.page.locator(".head .study-title").inner_text() == "Untersuchung 1"
+        assert cyd.page.locator('.side .pick-list [aria-pressed="true"]').all_inner_texts() == [
+            cyd.page.locator(".side .pick-list button").inner_text()
+        ]
+    cyd.show("compare")
+    assert {"A", "ich"} <= {words.split()[0] for words in cyd.page.locator(".side li").all_inner_texts()}
+    cyd.expected.append("404")
+    cyd.open(f"compare/{other}")
+    until(lambda: "Untersuchung" in cyd.page.locator(".view-message").inner_text(), "why not")
+    assert cyd.page.locator(".side .pick-list button").count() == 1
+    cyd.show("worklist")
+    assert cyd.page.locator(".head .study-title").count() == 0
+
+
 def test_the_lead_sees_progress_makes_a_task_and_verifies(enter):
     lea, ada = enter("lea"), enter("ada")
     ada.show("worklist")
@@ -86,6 +106,26 @@ def looking(enter):
     read = lea.api("/worklist")["rows"][1]["read"]
     stand_in(lea, read)
     return lea, lea.api(f"/reads/{read}")["study"]["images"][0]
+
+
+LEAVE_OUT = """() => { const asked = window.fetch; window.fetch = async (address, how) => {
+  const answer = await asked(address, how);
+  if (!String(address).includes('/compare/')) return answer;
+  const found = await answer.json();
+  found.runs.forEach((run, i) => { delete run.images[found.images[i].key]; });
+  return Response.json(found); }; }"""
+
+
+def test_each_picture_shows_the_runs_that_have_a_map_of_it(looking):
+    """The first run has no map of the first picture, the second none of the second."""
+    lea, _ = looking
+    lea.show("help")
+    lea.page.evaluate(LEAVE_OUT)
+    lea.show("compare")
+    heads = lea.page.locator(".view .corner.nw")
+    until(lambda: heads.all_inner_texts() == ["unguided"], "the other run")
+    lea.page.locator(".side .tab").nth(1).click()
+    until(lambda: heads.all_inner_texts() == ["guided"], "the one of the second picture")
 
 
 def test_values_under_the_cursor_are_the_stored_map_exactly(looking):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from sightline.web.workstation.pictures.scores import score_class_map
 from sightline.web.workstation.reading.blinding import list_seen_tasks, may_see_study
 from sightline.web.workstation.reading.outcomes import LETTERS
 from sightline.web.workstation.reading.units import build_units_json, name_unit, write_concepts
-from sightline.web.workstation.reading.worklist import choose_title
+from sightline.web.workstation.reading.worklist import choose_title, find_title_in_queue
 from sightline.web.workstation.service import NotFound, Workstation
 from sightline.web.workstation.store.audit import write_audit
 from sightline.web.workstation.store.database import read_all_rows, read_first_row
@@ -51,6 +52,12 @@ def _require_seen_image(desk: Workstation, connection: Connection, person: Perso
     row = dict(desk.image_row(connection, key))
     _require_seen(connection, person, row["study"])
     return row
+
+
+def _choose_title(desk: Workstation, connection: Connection, person: Person, row: Mapping[str, Any]) -> str:
+    """What a study is called: by readers as their queue calls it, by others as the list of studies does."""
+    own = find_title_in_queue(connection, person.id, row["key"]) if person.role == "reader" else None
+    return own or choose_title(row["ordinal"], row["study_id"], shows_ids=desk.alone)
 
 
 def build_raw_response(array: NDArray[Any], headers: dict[str, str]) -> Response:
@@ -92,6 +99,7 @@ def get_compare(key: str, person: Signed, desk: Desk, task: str | None = None) -
     with desk.database.reading() as connection:
         row = desk.study_row(connection, key)
         _require_seen(connection, person, key)
+        title = _choose_title(desk, connection, person, row)
         images = [dict(one) for one in desk.images_of(connection, key)]
         seen = list_seen_tasks(connection, person, key)
         reads = list_finished_reads(connection, task_id=task or None, studies=[key])
@@ -112,7 +120,6 @@ def get_compare(key: str, person: Signed, desk: Desk, task: str | None = None) -
     with desk.database.writing() as connection:
         write_audit(connection, person.id, "reveal", key, {"to": person.role, "runs": len({r["run"] for r in rows})})
     runs = [_run_json(desk, run_key, rows, images, live) for run_key in dict.fromkeys(one["run"] for one in rows)]
-    title = choose_title(row["ordinal"], row["study_id"], shows_ids=desk.alone)
     return {"study": key, "title": title, "images": build_images_json(desk, images), "marks": marks, "runs": runs}
 
 
@@ -276,6 +283,6 @@ def get_study(key: str, person: Signed, desk: Desk) -> dict[str, Any]:
     with desk.database.reading() as connection:
         row = desk.study_row(connection, key)
         _require_seen(connection, person, key)
+        title = _choose_title(desk, connection, person, row)
         images = desk.images_of(connection, key)
-    title = choose_title(row["ordinal"], row["study_id"], shows_ids=desk.alone)
     return {"study": key, "title": title, "images": build_images_json(desk, images)}

@@ -35,7 +35,12 @@ from sightline.web.workstation.exchange.readings import (
 )
 from sightline.web.workstation.marks.operations import MarkContext, check_mark
 from sightline.web.workstation.marks.regions import encode_runs
-from sightline.web.workstation.reading.blinding import list_hidden_studies, may_see_study
+from sightline.web.workstation.reading.blinding import (
+    list_hidden_studies,
+    may_see_study,
+    select_hidden_studies,
+    select_seen_studies,
+)
 from sightline.web.workstation.reading.outcomes import (
     build_outcome_json,
     decide,
@@ -48,7 +53,7 @@ from sightline.web.workstation.service import NotFound, Workstation
 from sightline.web.workstation.store.audit import format_now, write_audit
 from sightline.web.workstation.store.database import read_all_rows, read_first_row
 from sightline.web.workstation.store.log import read_fold, reopen
-from sightline.web.workstation.store.tables import export, read, study, task
+from sightline.web.workstation.store.tables import export, study, task
 
 router = APIRouter()
 
@@ -358,15 +363,14 @@ def get_studies(
     person: Signed, desk: Desk, q: Annotated[str, Query(max_length=100)] = "", after: int = -1,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> dict[str, Any]:  # fmt: skip
-    """Studies that a person may compare or replay: all of them for a lead, those one has read for a reader."""
+    """Studies that a person may compare or replay: all without open reads of one's own; a reader: of those read."""
     require(person, "compare")
     with desk.database.reading() as connection:
         found = select(study).where(study.c.ordinal > after).order_by(study.c.ordinal)
         if person.role == "reader":
-            mine = select(read.c.study).where(read.c.reader == person.id, read.c.state == "submitted")
-            found = found.where(study.c.key.in_(mine))
+            found = found.where(study.c.key.in_(select_seen_studies(connection, person)))
         else:
-            found = found.where(study.c.key.notin_(list_hidden_studies(connection, person)))
+            found = found.where(study.c.key.not_in(select_hidden_studies(connection, person)))
         if q.strip().isdecimal():
             found = found.where(study.c.ordinal == int(q) - 1)
         rows = read_all_rows(connection, found.limit(limit + 1))

@@ -16,6 +16,7 @@ from sightline.web.workstation.api.people import Desk, Signed, require
 from sightline.web.workstation.api.refusals import RefusedRequest
 from sightline.web.workstation.marks.fold import fold_operations
 from sightline.web.workstation.reading.aids import build_aid_json, build_proposals_json
+from sightline.web.workstation.reading.blinding import select_seen_studies
 from sightline.web.workstation.reading.hanging import plan_hanging
 from sightline.web.workstation.reading.tasks import build_question, build_task_json
 from sightline.web.workstation.reading.times import build_clock_json
@@ -40,12 +41,14 @@ def get_worklist(
     person: Signed, desk: Desk,
     task: str | None = None, state: str | None = None,
     q: Annotated[str, Query(max_length=200)] = "", sort: str = "queue",
-    after: Annotated[str | None, Query(max_length=400)] = None, limit: int = 50,
+    after: Annotated[str | None, Query(max_length=400)] = None, limit: int = 50, seen: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """A page of one's own queue."""
+    """A page of one's own queue; `seen`: of the studies whose other reads one may see, each once."""
     require(person, "mark")
     with desk.database.reading() as connection:
-        return read_page(connection, person.id, Question(task or None, state or None, q, sort, after or None, limit))
+        those = select_seen_studies(connection, person) if seen else None
+        question = Question(task or None, state or None, q, those, sort, after or None, limit)
+        return read_page(connection, person.id, question)
 
 
 @router.get("/worklist/next")

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Select, or_, select
 
 from sightline.web.workstation.accounts.readers import Person
 from sightline.web.workstation.store.tables import read, task
@@ -28,14 +28,32 @@ def may_see_study(connection: Connection, person: Person, study_key: str) -> boo
     """
     if person.role == "viewer":
         return False
-    mine = select(read.c.state, task.c.spec).join(task, task.c.id == read.c.task)
-    rows = connection.execute(mine.where(read.c.study == study_key, read.c.reader == person.id)).all()
-    if any(state != "submitted" for state, _ in rows):
+    this = read.c.study == study_key
+    if connection.execute(select_hidden_studies(connection, person).where(this).limit(1)).first() is not None:
         return False
-    if person.role in ("lead", "adjudicator"):
-        return True
-    # another task of the same study must not show what one that says never hides
-    return bool(rows) and all(json.loads(spec)["reveal"] != "never" for _, spec in rows)
+    return (
+        person.role in ("lead", "adjudicator")
+        or connection.execute(_select_own(person).where(this)).first() is not None
+    )
+
+
+def select_seen_studies(connection: Connection, person: Person) -> Select[Any]:
+    """Those of the studies dealt to a person that `may_see_study` lets them see, as a question within another."""
+    return _select_own(person).where(read.c.study.not_in(select_hidden_studies(connection, person)))
+
+
+def select_hidden_studies(connection: Connection, person: Person) -> Select[Any]:
+    """The others of the studies dealt to a person."""
+    hides = read.c.state != "submitted"
+    if person.role == "reader":
+        # another task of the same study must not show what one that says never hides
+        specs = connection.execute(select(task.c.id, task.c.spec))
+        hides = or_(hides, read.c.task.in_([key for key, spec in specs if json.loads(spec)["reveal"] == "never"]))
+    return _select_own(person).where(hides)
+
+
+def _select_own(person: Person) -> Select[Any]:
+    return select(read.c.study).where(read.c.reader == person.id)
 
 
 def list_seen_tasks(connection: Connection, person: Person, study_key: str) -> set[str] | None:
@@ -48,8 +66,7 @@ def list_seen_tasks(connection: Connection, person: Person, study_key: str) -> s
 
 def list_hidden_studies(connection: Connection, person: Person) -> set[str]:
     """Studies of which a lead or adjudicator has reads of their own that are not submitted."""
-    waiting = select(read.c.study).where(read.c.reader == person.id, read.c.state != "submitted")
-    return set(connection.execute(waiting).scalars())
+    return set(connection.execute(select_hidden_studies(connection, person)).scalars())
 
 
 def may_show_proposals(spec: Mapping[str, Any]) -> bool:

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
 
 from sightline.errors import SightlineError
 from sightline.web.workstation.store.audit import format_now
-from sightline.web.workstation.store.database import read_all_rows
+from sightline.web.workstation.store.database import read_all_rows, read_first_row
 from sightline.web.workstation.store.tables import image, read, study, task
 
 STATES = ("open", "started", "submitted", "returned")
@@ -41,6 +41,7 @@ class Question:
         task: id, or None for all tasks.
         state: of STATES, or None.
         search: part of a title or view.
+        seen: a selection of studies; of each of them the first read of the queue, and of no other. None: all reads.
         sort: of SORTS.
         after: cursor of the last page.
         limit: rows.
@@ -49,6 +50,7 @@ class Question:
     task: str | None = None
     state: str | None = None
     search: str = ""
+    seen: Select[Any] | None = None
     sort: str = "queue"
     after: str | None = None
     limit: int = 50
@@ -78,6 +80,8 @@ def read_page(connection: Connection, reader_id: str, question: Question) -> dic
         found = found.where(read.c.task == question.task)
     if question.state is not None:
         found = found.where(read.c.state == question.state)
+    if question.seen is not None:
+        found = found.where(read.c.study.in_(question.seen), ~_follow_in_queue())
     if question.search:
         found = found.where(_match_search(question.search, ids))
     found = _select_after(found, question)
@@ -90,6 +94,26 @@ def read_page(connection: Connection, reader_id: str, question: Question) -> dic
         "next": _encode_cursor(rows[-1], question.sort) if more else None,
         "counts": count_reads(connection, reader_id, question.task),
     }
+
+
+def find_title_in_queue(connection: Connection, reader_id: str, study_key: str) -> str | None:
+    """What a study is called in a reader's queue, where it is first; None where it was not dealt to them."""
+    columns = (read.c.ordinal, read.c.task, study.c.study_id)
+    found = select(*columns).join(study, study.c.key == read.c.study)
+    found = found.where(read.c.reader == reader_id, read.c.study == study_key).order_by(read.c.task, read.c.ordinal)
+    row = read_first_row(connection, found.limit(1))
+    if row is None:
+        return None
+    shows_ids = row["task"] in _find_tasks_that_show_ids(connection)
+    return choose_title(row["ordinal"], row["study_id"], shows_ids=shows_ids)
+
+
+def _follow_in_queue() -> ColumnElement[bool]:
+    """Whether the same reader's queue has the study at an earlier place too."""
+    other = read.alias()
+    same = and_(other.c.reader == read.c.reader, other.c.study == read.c.study)
+    before = or_(other.c.task < read.c.task, and_(other.c.task == read.c.task, other.c.ordinal < read.c.ordinal))
+    return select(other.c.id).where(same, before).exists()
 
 
 def count_reads(connection: Connection, reader_id: str, task_id: str | None) -> dict[str, int]:

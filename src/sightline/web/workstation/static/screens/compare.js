@@ -14,15 +14,28 @@ export async function show(app, place, rest) {
   const list = studyList(app, "compare", rest[0]);
   const own = el("div", { class: "side-own" });
   fill(table.side, el("h1", { text: t("menu.compare") }), own, list.node);
-  const rows = await list.draw();
-  const study = rest[0] || rows[0]?.study;
-  if (!study) { fill(table.grid, el("div", { class: "view" }, el("div", { class: "view-message", text: t("compare.none") }))); return { close: () => table.close() }; }
-  const answer = await get(query(`/compare/${study}`, { task: rest[1] }), { timeout: 120000 });
-  const state = { image: answer.images.find((/** @type {any} */ one) => one.kind !== "volume") || answer.images[0], index: 0, on: true, opacity: 0.9, smooth: true, common: false, swapped: false };
-  const runs = answer.runs.filter((/** @type {any} */ run) => run.images?.[state.image.key]);
-  // first what the run found, or would find: a map of nothing to see says little
-  const named = runs[0]?.images[state.image.key].classes.findIndex((/** @type {any} */ one) => one.index === runs[0].finding) ?? -1;
-  state.index = Math.max(0, named);
+  const study = await list.draw();
+  if (!study) return table.sayInstead(t("compare.none"));
+  /** @type {any} */
+  let answer;
+  try {
+    answer = await get(query(`/compare/${study}`, { task: rest[1] }), { timeout: 120000 });
+  } catch (error) { return table.sayFailed(error); }
+  table.sayStudy(answer.title);
+  const state = { image: /** @type {any} */ (null), index: 0, on: true, opacity: 0.9, smooth: true, common: false, swapped: false };
+  /** those that have maps of the image @type {any[]} */
+  let runs = [];
+
+  /** Another image, of which other runs may have maps. @param {any} image */
+  function choose(image) {
+    const before = runs.length ? classOf(runs[0]).name : null;
+    state.image = image;
+    runs = answer.runs.filter((/** @type {any} */ run) => run.images?.[image.key]);
+    // first what the run found, or would find: a map of nothing to see says little
+    const at = runs[0]?.images[image.key].classes.findIndex((/** @type {any} */ one) => (before === null ? one.index === runs[0].finding : one.name === before));
+    state.index = Math.max(0, at ?? 0);
+  }
+
   /** @type {Map<string, any>} */
   const maps = new Map();
   const values = el("div", { class: "row", role: "status", "aria-live": "off" });
@@ -58,6 +71,9 @@ export async function show(app, place, rest) {
     return { map, heat: map.heats.get(name) };
   }
 
+  /** Whose marks they are. @param {any} one */
+  const nameOf = (one) => (one.who === "me" ? t("compare.me") : one.who);
+
   /** @param {any} context @param {any} view @param {any} run */
   function paint(context, view, run) {
     if (table.hidden || !view.read) return;
@@ -65,7 +81,7 @@ export async function show(app, place, rest) {
     const found = run && state.on && !(state.swapped && runs.length === 1) ? heatOf(shown) : null;
     if (found) drawHeat(context, view, found.map, found.heat, state.opacity, state.smooth);
     answer.marks.forEach((/** @type {any} */ one, /** @type {number} */ i) => {
-      for (const mark of one.marks) if (mark.image === state.image.key) drawMark(context, view, mark, { thin: true, colour: answer.marks.length > 1 ? HUES[i % HUES.length] : undefined, name: answer.marks.length > 1 ? one.who : "" });
+      for (const mark of one.marks) if (mark.image === state.image.key) drawMark(context, view, mark, { thin: true, colour: answer.marks.length > 1 ? HUES[i % HUES.length] : undefined, name: answer.marks.length > 1 ? nameOf(one) : "" });
     });
     if (run) view.corners.ne.textContent = state.swapped && runs.length === 2 ? shown.title : "";
   }
@@ -80,6 +96,7 @@ export async function show(app, place, rest) {
   }
 
   async function hang() {
+    hover(null);
     const wanted = runs.length ? runs.map((/** @type {any} */ run) => ({ image: state.image, label: run.title, paint: (/** @type {any} */ c, /** @type {any} */ v) => paint(c, v, run), hover }))
       : [{ image: state.image, label: state.image.view || "", paint: (/** @type {any} */ c, /** @type {any} */ v) => paint(c, v, null), hover }];
     await Promise.all([table.hang(wanted), ...runs.map((/** @type {any} */ run) => fetchMap(run).catch((error) => app.say(error.message, "bad")))]);
@@ -105,11 +122,11 @@ export async function show(app, place, rest) {
     const strength = el("input", { type: "range", min: 0, max: 1, step: 0.05, value: state.opacity, on: { input: () => { state.opacity = Number(strength.value); table.redraw(); } } });
     const check = (/** @type {"on"|"smooth"|"common"} */ name) => { const box = el("input", { type: "checkbox", checked: state[name], on: { change: () => { state[name] = box.checked; table.redraw(); drawSide(); } } }); return el("label", { class: "inline" }, box, el("span", { text: t(`compare.${name}`) })); };
     const images = answer.images.filter((/** @type {any} */ one) => one.kind !== "volume");
-    fill(own, images.length > 1 ? el("section", {}, el("h2", { text: t("compare.view") }), el("div", { class: "row" }, images.map((/** @type {any} */ one) => button([one.view, one.side].filter(Boolean).join(" ") || t("picture.view", { n: one.ordinal + 1 }), () => { state.image = one; hang(); }, { "aria-pressed": one === state.image, class: "tab" })))) : null,
+    fill(own, images.length > 1 ? el("section", {}, el("h2", { text: t("compare.view") }), el("div", { class: "row" }, images.map((/** @type {any} */ one) => button([one.view, one.side].filter(Boolean).join(" ") || t("picture.view", { n: one.ordinal + 1 }), () => { choose(one); hang(); }, { "aria-pressed": one === state.image, class: "tab" })))) : null,
       runs.length ? el("section", {}, el("h2", { text: t("compare.map") }), field(t("compare.class"), choice), field(t("compare.opacity"), strength), check("on"), check("smooth"), runs.length > 1 ? check("common") : null, ramp,
-        runs.map((/** @type {any} */ run) => { const { low, high } = scale(run); return el("p", { class: "small quiet", text: t(state.common ? "compare.scale_common" : "compare.scale_own", { name: run.title, low: number(low, 3), high: number(high, 3) }) }); })) : el("p", { class: "quiet", text: app.me.runs.length ? t("compare.waiting") : t("compare.no_runs") }),
+        runs.map((/** @type {any} */ run) => { const { low, high } = scale(run); return el("p", { class: "small quiet", text: t(state.common ? "compare.scale_common" : "compare.scale_own", { name: run.title, low: number(low, 3), high: number(high, 3) }) }); })) : el("p", { class: "quiet", text: t(!app.me.runs.length ? "compare.no_runs" : answer.runs.length ? "compare.no_map" : "compare.waiting") }),
       runs.map((/** @type {any} */ run) => el("section", {}, el("h2", { dir: "auto", text: run.title }), el("p", {}, el("strong", { dir: "auto", text: run.label ?? "" }), run.probabilities ? ` ${number(Math.max(...run.probabilities), 3)}` : ""), numbersOf(run))),
-      el("section", {}, el("h2", { text: t("compare.marks") }), answer.marks.length ? el("ul", {}, answer.marks.map((/** @type {any} */ one) => el("li", {}, el("strong", { dir: "auto", text: one.who }), ` ${one.label ?? ""} `, el("span", { class: "quiet", text: t("compare.n_marks", { n: one.marks.length }) })))) : el("p", { class: "quiet", text: t("compare.no_marks") })),
+      el("section", {}, el("h2", { text: t("compare.marks") }), answer.marks.length ? el("ul", {}, answer.marks.map((/** @type {any} */ one) => el("li", {}, el("strong", { dir: "auto", text: nameOf(one) }), ` ${one.label ?? ""} `, el("span", { class: "quiet", text: t("compare.n_marks", { n: one.marks.length }) })))) : el("p", { class: "quiet", text: t("compare.no_marks") })),
       app.me.runs.filter((/** @type {any} */ run) => run.state !== "ready").map((/** @type {any} */ run) => el("p", { class: "run-state", text: `${run.title}: ${t(`run.${run.state}`, { done: run.done, of: run.of })} ${run.message || ""}` })));
   }
 
@@ -131,7 +148,7 @@ export async function show(app, place, rest) {
     map_class_before: () => changeClass(-1), map_class_after: () => changeClass(1), smooth: () => { state.smooth = !state.smooth; table.redraw(); drawSide(); },
   });
   fill(table.under, values, el("span", { class: "stretch" }), button(t("compare.blink"), () => { state.swapped = !state.swapped; table.redraw(); }, { class: "quiet", title: app.keys.textOf("blink") }), el("span", { class: "quiet small", text: t("compare.hide", { key: app.keys.textOf("hide") }) }));
-  hover(null);
+  choose(answer.images.find((/** @type {any} */ one) => one.kind !== "volume") || answer.images[0]);
   await hang();
   return { close: () => table.close() };
 }

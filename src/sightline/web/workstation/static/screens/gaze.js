@@ -27,13 +27,17 @@ export async function show(app, place, rest) {
   const list = studyList(app, "gaze", rest[0]);
   const own = el("div", { class: "side-own" });
   fill(table.side, el("h1", { text: t("menu.gaze") }), own, list.node);
-  const rows = await list.draw();
-  const study = rest[0] || rows[0]?.study;
-  const nothing = (/** @type {string} */ words) => { fill(table.grid, el("div", { class: "view" }, el("div", { class: "view-message", text: words }))); return { close: () => table.close() }; };
-  if (!study) return nothing(t("compare.none"));
-  const { images } = await get(`/studies/${study}`).catch(() => get(`/compare/${study}`));
-  const image = images.find((/** @type {any} */ one) => one.key === rest[1]) || images.find((/** @type {any} */ one) => one.has_gaze) || images[0];
-  const { recordings } = image.has_gaze === false ? { recordings: [] } : await get(`/gaze/${image.key}`);
+  const study = await list.draw();
+  if (!study) return table.sayInstead(t("compare.none"));
+  /** @type {any} */
+  let image, images, recordings = [];
+  try {
+    const answer = await get(`/studies/${study}`);
+    ({ images } = answer);
+    table.sayStudy(answer.title);
+    image = images.find((/** @type {any} */ one) => one.key === rest[1]) || images.find((/** @type {any} */ one) => one.has_gaze) || images[0];
+    if (image.has_gaze !== false) ({ recordings } = await get(`/gaze/${image.key}`));
+  } catch (error) { return table.sayFailed(error); }
   const state = { time: 0, playing: false, speed: 1, trail: true, fixations: true, density: false, shown: new Set(recordings.map((/** @type {any} */ one) => one.id)), degrees: 1 };
   const end = Math.max(0, ...recordings.map((/** @type {any} */ one) => { const last = one.samples.at(-1); return last ? last[2] + last[3] : 0; }));
   /** @type {Map<string, any>} */

@@ -75,6 +75,24 @@ export class Table {
     }
   }
 
+  /** Words in place of the pictures; the column beside them stays. @param {string} words @returns {any} the screen */
+  sayInstead(words) {
+    for (const view of this.views) view.close();
+    this.views = [];
+    fill(this.grid, el("div", { class: "view" }, el("div", { class: "view-message", role: "status", text: words })));
+    return { close: () => this.close() };
+  }
+
+  /** What a study could not be shown for. @param {any} error */
+  sayFailed(error) {
+    return this.sayInstead(error.status === 0 ? t("app.no_server") : `${error.message} ${error.remedy || ""}`);
+  }
+
+  /** Say in the head which study is shown, unless another screen came meanwhile. @param {string} title */
+  sayStudy(title) {
+    if (this.turn === this.app.turn) fill(this.app.centre, el("span", { class: "study-title", dir: "auto", text: titleOf(title) }));
+  }
+
   /** @param {any} view @param {"zoom"|"window"} what */
   link(view, what) {
     if (this.linking || !view.read) return;
@@ -117,10 +135,10 @@ export class Table {
 }
 
 /**
- * A list of studies to choose from: all of them where the role sees them, else one's own submitted ones.
+ * A list of studies to choose from: all of them where the role sees them, else those of one's queue that one may see.
  * @param {any} app
  * @param {string} screen first word of the address
- * @param {string} now key of the study that is open
+ * @param {string} now key of the study that is open; where none is asked for, it is the first
  */
 export function studyList(app, screen, now) {
   const list = el("div", { class: "pick-list" });
@@ -130,16 +148,19 @@ export function studyList(app, screen, now) {
   let timer = 0;
   const draw = async () => {
     try {
-      const all = app.me.may.includes("plan") || ["adjudicator", "viewer"].includes(app.me.reader.role);
-      const answer = all ? await get(query("/studies", { q: search.value.trim(), limit: 100 })) : await get(query("/worklist", { state: "submitted", q: search.value.trim(), limit: 100 }));
-      fill(list, answer.rows.map((/** @type {any} */ row) => button("", () => app.go(`${screen}/${row.study}`), { "aria-pressed": row.study === now, data: { study: row.study } })));
-      answer.rows.forEach((/** @type {any} */ row, /** @type {number} */ i) => { fill(list.children[i], el("span", { dir: "auto", text: titleOf(row.title) }), el("span", { class: "quiet small", text: [...new Set((row.views || []).filter(Boolean))].join(" · ") })); });
-      told.textContent = answer.rows.length ? "" : t("compare.none");
-      return answer.rows;
+      const all = app.me.may.includes("plan") || ["adjudicator", "viewer"].includes(app.me.reader.role), q = search.value.trim();
+      const { rows } = await get(all ? query("/studies", { q, limit: 100 }) : query("/worklist", { seen: 1, q, limit: 100 }));
+      now ||= q ? "" : rows[0]?.study;
+      fill(list, rows.map((/** @type {any} */ row) => {
+        const one = button("", () => app.go(`${screen}/${row.study}`), { "aria-pressed": row.study === now, data: { study: row.study } });
+        fill(one, el("span", { dir: "auto", text: titleOf(row.title) }), el("span", { class: "quiet small", text: [...new Set((row.views || []).filter(Boolean))].join(" · ") }));
+        return one;
+      }));
+      told.textContent = rows.length ? "" : t("compare.none");
     } catch (error) {
       told.textContent = /** @type {any} */ (error).message;
-      return [];
     }
+    return now;
   };
   search.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(draw, 250); });
   return { node: el("section", {}, el("h2", { text: t("compare.studies") }), search, list, told), draw };
