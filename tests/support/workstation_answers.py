@@ -101,7 +101,7 @@ def stand_in(person, read: str, classes=("no fracture", "fracture")) -> dict:
             "studies": [{"study": study, "title": whole["study"]["title"], "dice": 0.2, "labels": ["fracture", "no fracture", None], "disagreement": 0.8}],
         },
         r"/adjudicate\?.*": {"rows": [{"study": study, "title": whole["study"]["title"], "disagreement": 0.8, "state": "open"}]},
-        r"/adjudicate/[^/]*/merge": {"mark": {**box(0, images[0]), "image": None, "id": "00000000-0000-4000-8000-0000000000aa"}},
+        r"/adjudicate/[^/]*/merge": {"marks": [{**box(0, images[0]), "image": None, "id": "00000000-0000-4000-8000-0000000000aa"}]},
         r"/adjudicate/[^/]*/return": {},
         r"/adjudicate/[^/?]*\?.*": {
             "images": images, "outcome": None,

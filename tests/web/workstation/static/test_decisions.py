@@ -59,6 +59,41 @@ def test_a_study_goes_back_to_its_reader_with_words(enter):
     until(lambda: person.api("/worklist?state=returned")["rows"] == [], "submitted again")
 
 
+def test_a_drawing_stays_on_the_picture_and_nothing_is_said_in_words(enter):
+    for name in ("ada", "ben"):
+        finish(enter(name), [(0.3, 0.3), (0.5, 0.5)], 1)
+    jo = enter("jo")
+    task = jo.station.tasks["mark"]
+    jo.show("adjudicate")
+    waiting = jo.page.locator(".side .pick-list button")
+    decide, comment = jo.page.get_by_role("button", name="Decide", exact=True), jo.page.get_by_label("Comment")
+    open_one = waiting.filter(has_text="open")
+    open_one.click()
+    until(lambda: open_one.get_attribute("aria-pressed") == "true" and decide.count() == 1, "the one that is open")
+    # typed words are there again
+    comment.fill("not sure of the rim")
+    study = jo.page.url.rsplit("/", 1)[1]
+    waiting.filter(has_text="decided").first.click()
+    until(lambda: study not in jo.page.url and comment.input_value() == "", "another study")
+    open_one.click()
+    until(lambda: comment.input_value() == "not sure of the rim", "the words again")
+    jo.page.get_by_role("button", name="Union").click()
+    until(decide.is_enabled, "merged")
+    jo.page.get_by_role("button", name="Draw anew").click()
+    until(decide.is_disabled, "nothing to decide on")
+    jo.page.get_by_label("Nothing to mark").check()
+    until(decide.is_enabled, "said in words")
+    jo.drag([(0.5, 0.5), (0.95, 0.99)])
+    until(lambda: not jo.page.get_by_label("Nothing to mark").is_checked(), "drawn")
+    with jo.page.expect_response("**/api/v1/outcomes") as answered:
+        decide.click()
+    assert answered.value.status == 201, answered.value.text()
+    found = jo.api(f"/adjudicate/{study}?task={task}")["outcome"]
+    assert (found["how"], found["comment"]) == ("drawn", "not sure of the rim")
+    # the hand went on below the picture, whose last row ends at 240
+    assert found["marks"][0]["stop"][0] == 240
+
+
 def test_the_list_stays_when_a_study_cannot_be_shown_and_the_head_says_which_is(enter):
     finish(enter("cyd"), [(0.3, 0.3), (0.5, 0.5)])
     cyd = enter("cyd", locale="de-DE")

@@ -9,7 +9,6 @@ import uuid
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
@@ -17,7 +16,6 @@ from sqlalchemy import Connection, select, update
 
 from sightline.errors import SightlineError
 from sightline.metrics.agreement.report import compute_study_dice
-from sightline.metrics.agreement.staple import merge_masks
 from sightline.web.workstation.accounts.readers import Person
 from sightline.web.workstation.api.images import build_images_json
 from sightline.web.workstation.api.people import Desk, Signed, require
@@ -29,12 +27,13 @@ from sightline.web.workstation.exchange.dicom import export_dicom
 from sightline.web.workstation.exchange.readings import (
     FinishedRead,
     build_readings,
-    draw_mask,
     find_shape,
     list_finished_reads,
+    merge_marks,
 )
+from sightline.web.workstation.marks.fold import Fold
 from sightline.web.workstation.marks.operations import MarkContext, check_mark
-from sightline.web.workstation.marks.regions import encode_runs
+from sightline.web.workstation.marks.regions import build_mark
 from sightline.web.workstation.reading.blinding import (
     list_hidden_studies,
     may_see_study,
@@ -42,14 +41,17 @@ from sightline.web.workstation.reading.blinding import (
     select_seen_studies,
 )
 from sightline.web.workstation.reading.outcomes import (
+    MERGES,
     build_outcome_json,
+    check_decision,
+    check_merge,
     decide,
     find_latest_outcome,
     find_latest_outcomes,
     letter_reads,
 )
 from sightline.web.workstation.reading.worklist import choose_title
-from sightline.web.workstation.service import NotFound, Workstation
+from sightline.web.workstation.service import NotFound, Workstation, is_volume_row
 from sightline.web.workstation.store.audit import format_now, write_audit
 from sightline.web.workstation.store.database import read_all_rows, read_first_row
 from sightline.web.workstation.store.log import read_fold, reopen
@@ -82,6 +84,7 @@ class Decision(BaseModel):
     how: str
     letter: str | None = Field(None, max_length=1)
     marks: list[dict[str, Any]] = Field(default_factory=list, max_length=1000)
+    nothing: bool = False
     label: str | None = None
     comment: str = Field("", max_length=10_000)
 
@@ -178,7 +181,8 @@ def get_adjudication(key: str, person: Signed, desk: Desk, task: str) -> dict[st
     with desk.database.reading() as connection:
         letters = _letter_reads(desk, connection, person, task, key)
         folds = {letter: read_fold(connection, read_id) for letter, read_id in letters.items()}
-        images, last = desk.images_of(connection, key), find_latest_outcome(connection, task, key)
+        images = desk.images_of(connection, key)
+        outcome = build_outcome_json(connection, find_latest_outcome(connection, task, key), letters)
     with desk.database.writing() as connection:
         write_audit(connection, person.id, "reveal", key, {"to": "adjudicator", "task": task})
     marks = [
@@ -188,16 +192,14 @@ def get_adjudication(key: str, person: Signed, desk: Desk, task: str) -> dict[st
         }
         for letter, fold in folds.items()
     ]  # fmt: skip
-    return {"images": build_images_json(desk, images), "marks": marks, "outcome": build_outcome_json(last)}
+    return {"images": build_images_json(desk, images), "marks": marks, "outcome": outcome}
 
 
 @router.post("/adjudicate/{key}/merge")
-def post_merge(key: str, given: Merge, person: Signed, desk: Desk) -> dict[str, Any]:
-    """One mask of all readers' marks on an image, to look at; nothing is stored."""
-    if given.how not in ("union", "intersection", "majority", "staple"):
-        raise RefusedRequest(
-            422, "There is no such merge.", "Known: union, intersection, majority, staple.", field="how"
-        )
+def post_merge(key: str, given: Merge, person: Signed, desk: Desk) -> dict[str, list[dict[str, Any]]]:
+    """A mask a role and class of all readers' marks on an image, to look at; nothing is stored."""
+    if given.how not in MERGES:
+        raise RefusedRequest(422, "There is no such merge.", f"Known: {', '.join(MERGES)}.", field="how")
     with desk.database.reading() as connection:
         letters = _letter_reads(desk, connection, person, given.task, key)
         row = desk.image_row(connection, given.image)
@@ -205,16 +207,10 @@ def post_merge(key: str, given: Merge, person: Signed, desk: Desk) -> dict[str, 
         if row["study"] != key or shape is None:
             raise RefusedRequest(404, "There is no such picture in this study.", "Load it again.")
         own = [read_fold(connection, read_id).live for read_id in letters.values()]
+        check_merge([mark for marks in own for mark in marks], _find_volumes(desk, connection, key))
     on_it = [[mark for mark in marks if mark["image"] == given.image] for marks in own]
-    if not any(on_it):
-        return {"mark": None}
-    merged = merge_masks(np.stack([draw_mask(marks, shape) for marks in on_it]), given.how)  # type: ignore[arg-type]
-    if not merged.any():
-        return {"mark": None}
-    size, counts = encode_runs(merged)
-    first = next(marks[0] for marks in on_it if marks)
-    words = {"role": first["role"], "label": first["label"], "source": "merged"}
-    return {"mark": {"id": str(uuid.uuid4()), "kind": "mask", "size": size, "counts": counts, **words}}
+    merged = merge_marks(on_it, shape, given.how, given.how)
+    return {"marks": [build_mark(mask, str(uuid.uuid4()), "merged") for mask in merged]}
 
 
 @router.post("/adjudicate/{key}/return")
@@ -242,15 +238,31 @@ def post_outcome(
             raise RefusedRequest(
                 422, "There is no such class.", f"Classes: {', '.join(spec['classes'])}.", field="label"
             )
-        around = desk.build_mark_context(connection, given.study, spec)
-        _check_marks(given.marks, around)
+        folds = {letter: read_fold(connection, read_id) for letter, read_id in letters.items()}
+        marks = _take(folds, given.letter) if given.how == "take" else given.marks
+        if given.how != "take":
+            _check_marks(marks, desk.build_mark_context(connection, given.study, spec))
+        everybody = [mark for fold in folds.values() for mark in fold.live]
+        volumes = _find_volumes(desk, connection, given.study)
+        check_decision(given.how, marks, everybody, volumes, nothing=given.nothing)
         row = decide(
             connection, given.task, given.study, how=given.how, from_read=letters.get(given.letter or ""),
-            marks=given.marks, label=given.label, comment=given.comment, if_match=if_match, who=person.id,
+            marks=marks, label=given.label, comment=given.comment, if_match=if_match, who=person.id,
         )  # fmt: skip
-    found = build_outcome_json(row)
+        found = build_outcome_json(connection, row, letters)
     assert found is not None
     return found
+
+
+def _find_volumes(desk: Workstation, connection: Connection, key: str) -> set[str]:
+    return {row["key"] for row in desk.images_of(connection, key) if is_volume_row(row["shape"], row["path"])}
+
+
+def _take(folds: dict[str, Fold], letter: str | None) -> list[dict[str, Any]]:
+    """The marks of one reader as they are now; how they were drawn stays with the read."""
+    if letter is None:
+        raise RefusedRequest(422, "Say whose marks are taken.", "Choose a letter.", field="letter")
+    return [{name: value for name, value in mark.items() if name != "strokes"} for mark in folds[letter].live]
 
 
 def _check_marks(marks: list[dict[str, Any]], around: MarkContext) -> None:

@@ -10,29 +10,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from sqlalchemy import Connection, select
 
 from sightline.errors import LayoutError
 from sightline.io.files import write_new_folder, write_text
 from sightline.metrics.agreement.report import AgreementRow, build_agreement_table
-from sightline.metrics.agreement.staple import Rule, merge_masks
 from sightline.structures.case import PROPOSED_BY, Case, Cohort
 from sightline.structures.gaze import Gaze
-from sightline.structures.regions import Mask, Region
-from sightline.structures.tag import Tag
+from sightline.structures.regions import Region
 from sightline.web.workstation.exchange.reader_study import write_study
 from sightline.web.workstation.exchange.readings import (
     FinishedRead,
     build_readings,
-    draw_mask,
     find_shape,
     group_images_by_study,
     list_finished_reads,
+    merge_marks,
 )
 from sightline.web.workstation.marks.clock import RULE
 from sightline.web.workstation.marks.regions import build_region
-from sightline.web.workstation.reading.outcomes import find_latest_outcomes
+from sightline.web.workstation.reading.outcomes import find_latest_outcomes, list_outcome_marks
 from sightline.web.workstation.service import Workstation
 from sightline.web.workstation.store.audit import format_canonical
 from sightline.web.workstation.store.database import read_all_rows
@@ -89,40 +86,22 @@ def merge_regions_by_image(
     for one in first:
         by_study.setdefault(one.row["study"], []).append(one)
     for study_key, rows in images.items():
-        decided = outcomes.get(study_key)
+        last = outcomes.get(study_key)
+        decided = None if last is None else list_outcome_marks(connection, last)
         for row in rows:
             if decided is not None:
-                own = [mark for mark in json.loads(decided["marks"]) if mark["image"] == row["key"]]
-                made[row["key"]] = [build_region(mark, "consensus") for mark in own]
+                made[row["key"]] = [build_region(mark, "consensus") for mark in decided if mark["image"] == row["key"]]
                 continue
             there = [one for one in by_study.get(study_key, []) if whose in RULES or one.reader == whose]
             if whose == "each" or whose not in RULES:
                 regions = [build_region(mark, one.reader) for one in there for mark in one.marks_on(row["key"])]
             else:
-                regions = _merge_regions(desk, row, there, "staple" if whose == "consensus" else whose, whose)
+                shape, marks = find_shape(desk, row), [one.marks_on(row["key"]) for one in there]
+                rule = "staple" if whose == "consensus" else whose
+                regions = [] if shape is None else [*merge_marks(marks, shape, rule, whose)]
             if there:
                 made[row["key"]] = regions
     return made
-
-
-def _merge_regions(
-    desk: Workstation, row: Mapping[str, Any], reads: Sequence[FinishedRead], rule: str, name: str
-) -> list[Region]:
-    shape = find_shape(desk, row)
-    marks = [one.marks_on(row["key"]) for one in reads]
-    kinds = list(dict.fromkeys((mark["role"], mark["label"]) for own in marks for mark in own))
-    if not kinds or shape is None:
-        return []
-    regions: list[Region] = []
-    rules: dict[str, Rule] = {k: k for k in ("union", "intersection", "majority", "staple")}
-    for role, label in kinds:
-        votes = np.stack(
-            [draw_mask([m for m in own if (m["role"], m["label"]) == (role, label)], shape) for own in marks]
-        )
-        merged = merge_masks(votes, rules[rule])
-        if merged.any():
-            regions.append(Mask(merged, Tag(role, label, name)))
-    return regions
 
 
 def build_cohort(

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
 from sightline.metrics.agreement.report import Reading
+from sightline.metrics.agreement.staple import Rule, merge_masks
 from sightline.structures.frame import Frame
+from sightline.structures.regions import Mask
+from sightline.structures.tag import Tag
 from sightline.web.workstation.marks.clock import ReadTime
 from sightline.web.workstation.marks.fold import Fold
 from sightline.web.workstation.marks.regions import build_region
@@ -148,6 +151,27 @@ def draw_mask(marks: Sequence[Mapping[str, Any]], shape: tuple[int, ...]) -> NDA
     for mark in marks:
         union |= build_region(mark).draw(frame) > 0
     return union
+
+
+def merge_marks(
+    readers: Sequence[Sequence[Mapping[str, Any]]], shape: tuple[int, ...], rule: str, name: str
+) -> list[Mask]:
+    """What a rule makes of several readers' marks on an image: a mask a role and class, where one is left.
+
+    Args:
+        readers: the marks of each; a reader without any there counts as an empty mask.
+        shape: of the image.
+        rule: union, intersection, majority or staple.
+        name: whose the masks are called.
+    """
+    rules: dict[str, Rule] = {k: k for k in ("union", "intersection", "majority", "staple")}
+    merged: list[Mask] = []
+    for role, label in dict.fromkeys((mark["role"], mark["label"]) for own in readers for mark in own):
+        kept = [[mark for mark in own if (mark["role"], mark["label"]) == (role, label)] for own in readers]
+        pixels = merge_masks(np.stack([draw_mask(own, shape) for own in kept]), rules[rule])
+        if pixels.any():
+            merged.append(Mask(pixels, Tag(role, label, name)))
+    return merged
 
 
 def build_readings(

@@ -6,17 +6,20 @@ import hashlib
 import json
 import random
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, select
 
 from sightline.errors import SightlineError
+from sightline.web.workstation.marks.fold import fold_operations
 from sightline.web.workstation.store.audit import format_now, write_audit
 from sightline.web.workstation.store.database import read_all_rows
+from sightline.web.workstation.store.log import read_ops
 from sightline.web.workstation.store.tables import outcome, read
 
-HOW = ("take", "union", "intersection", "majority", "staple", "drawn")
+MERGES = ("union", "intersection", "majority", "staple")
+HOW = ("take", *MERGES, "drawn")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -62,12 +65,73 @@ def find_latest_outcome(connection: Connection, task_id: str, study_key: str) ->
     return rows[0] if rows else None
 
 
-def build_outcome_json(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A decision as the page gets it."""
+def list_outcome_marks(connection: Connection, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The marks that were decided on, each with its image."""
+    marks: list[dict[str, Any]] = json.loads(row["marks"])
+    if row["how"] != "take" or marks:
+        return marks
+    # older stores say only whose read was taken: its marks are those it had when that was decided
+    return fold_operations(
+        one for one in read_ops(connection, row["from_read"]) if one["received_at"] <= row["at"]
+    ).live
+
+
+def build_outcome_json(
+    connection: Connection, row: Mapping[str, Any] | None, letters: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """A decision as the page gets it; `letter` says whose marks were taken, where that read is still submitted."""
     if row is None:
         return None
     own = {name: row[name] for name in ("id", "how", "label", "at", "comment", "replaces")}
-    return own | {"marks": json.loads(row["marks"]), "etag": f'"{row["id"]}"'}
+    letter = next((letter for letter, read_id in letters.items() if read_id == row["from_read"]), None)
+    return own | {"marks": list_outcome_marks(connection, row), "letter": letter, "etag": f'"{row["id"]}"'}
+
+
+def check_merge(readers: Sequence[Mapping[str, Any]], volumes: Collection[str]) -> None:
+    """Refuse to merge what is not on pictures alone.
+
+    Args:
+        readers: all readers' marks of a study.
+        volumes: keys of its volumes.
+
+    Raises:
+        OutcomeRefused: of marks on a volume.
+    """
+    if any(mark["image"] in volumes for mark in readers):
+        raise OutcomeRefused(
+            "Marks on a volume cannot be merged.", "Take one reader's marks, or send the study back.", field="how"
+        )
+
+
+def check_decision(
+    how: str, marks: Sequence[Mapping[str, Any]], readers: Sequence[Mapping[str, Any]], volumes: Collection[str],
+    *, nothing: bool,
+) -> None:  # fmt: skip
+    """Refuse a merge or a drawing that would take readers' marks away without anybody having said so.
+
+    Args:
+        how: of HOW.
+        marks: that are decided on.
+        readers: all readers' marks.
+        volumes: keys of the study's volumes.
+        nothing: it was said that there is nothing to mark.
+
+    Raises:
+        OutcomeRefused: of a merge of volumes, one that left nothing, or a drawing of nothing.
+    """
+    if how in MERGES:
+        check_merge(readers, volumes)
+    if how in MERGES and readers and not marks:
+        raise OutcomeRefused(
+            "Nothing is left of the readers' marks.",
+            "Take one reader's marks, draw new ones, or draw anew and say that there is nothing.",
+            field="marks",
+        )
+    if how == "drawn" and nothing == bool(marks):
+        raise OutcomeRefused(
+            "A new drawing has marks, or says that there is nothing.", "Draw, or say that there is nothing.",
+            field="nothing",
+        )  # fmt: skip
 
 
 def decide(
