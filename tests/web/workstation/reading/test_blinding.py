@@ -120,7 +120,11 @@ def test_a_lead_who_has_yet_to_read_learns_nothing_of_those_studies(seen):
     for row in seen.reads("ada", task=task):
         seen.finish("ada", row["read"], [box()], label="fracture")
     lead = seen.client("lea")
-    assert lead.get("/api/v1/agreement", params={"task": task}).json()["studies"] == []
+    left_out = lead.get("/api/v1/agreement", params={"task": task}).json()
+    assert (left_out["studies"], left_out["hidden"]) == ([], 4)
+    # where nobody has submitted anything, that is why there is nothing to compare
+    later = seen.plan("later", ["ada", "ben"])
+    assert lead.get("/api/v1/agreement", params={"task": later}).json()["hidden"] == 0
     assert lead.get("/api/v1/adjudicate", params={"task": task}).json()["rows"] == []
     study = seen.reads("lea")[0]["study"]
     assert lead.get(f"/api/v1/adjudicate/{study}", params={"task": task}).status_code == 404

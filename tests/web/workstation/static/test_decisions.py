@@ -1,8 +1,11 @@
 """Several readers, then agreement and a decision, in a real browser; maps and gaze under the cursor exactly."""
 
+import shlex
+
 import numpy as np
 import pytest
 
+from sightline.cli.main import parse_command
 from tests.support.workstation_answers import gaze_samples, map_of, stand_in
 from tests.support.workstation_page import until
 
@@ -117,6 +120,9 @@ def test_the_list_stays_when_a_study_cannot_be_shown_and_the_head_says_which_is(
 def test_the_lead_sees_progress_makes_a_task_and_verifies(enter):
     lea, ada = enter("lea"), enter("ada")
     ada.show("worklist")
+    # others have read two studies, which she has yet to read
+    lea.show("agreement")
+    assert lea.page.locator(".page-in").inner_text().startswith("2 submitted studies are left out here until you")
     lea.show("lead")
     lea.page.get_by_text("New task").click()
     lea.page.get_by_label("Name of the task").fill("second task")
@@ -133,6 +139,11 @@ def test_the_lead_sees_progress_makes_a_task_and_verifies(enter):
     assert "second task" in ada.page.get_by_label("Task", exact=True).locator("option").all_inner_texts()
     lea.page.get_by_role("button", name="Verify the chain").click()
     until(lambda: "as they were written" in lea.page.locator(".card").last.inner_text(), "verified")
+    # what the page says to type is a command, word for word
+    commands = lea.page.locator("code").all_text_contents()
+    assert "sightline reads list KEEP" in commands and len(commands) >= 8
+    for words in commands:
+        parse_command(shlex.split(words)[1:])
 
 
 @pytest.fixture

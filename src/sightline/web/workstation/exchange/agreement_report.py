@@ -46,7 +46,9 @@ def build_agreement_json(
         titles: of studies, by key.
         replicates: of the bootstrap.
     """
-    reads = [one for one in list_finished_reads(connection, task_id=task_id) if one.row["study"] not in hidden]
+    finished = list_finished_reads(connection, task_id=task_id)
+    reads = [one for one in finished if one.row["study"] not in hidden]
+    left_out = {one.row["study"] for one in finished} & hidden
     readings, readers = pseudonymise(build_readings(desk, connection, reads), names=names)
     table = build_agreement_table(readings, desk.classes, replicates=replicates) if readings else []
     by_dice = compute_study_dice(readings)
@@ -72,8 +74,8 @@ def build_agreement_json(
         for row in table
     ]  # fmt: skip
     return {
-        "task": task_id, "readers": readers, "estimates": rows, "studies": studies, "hidden": len(hidden), "rule": RULE,
-        "matrix": {"measure": "Dice", "values": _build_matrix(readings, readers)},
+        "task": task_id, "readers": readers, "estimates": rows, "studies": studies, "hidden": len(left_out),
+        "rule": RULE, "matrix": {"measure": "Dice", "values": _build_matrix(readings, readers)},
     }  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def measure_progress(connection: Connection, task_id: str) -> dict[str, Any]:
                 "timed": len(active),
             }
         )  # fmt: skip
-    return {"rows": rows, "rule": RULE, "command": "sightline marks export KEEP DEST --as folder  (readings/reads.csv)"}
+    return {"rows": rows, "rule": RULE, "command": "sightline reads list KEEP"}
 
 
 def _compute_quartiles(values: list[float]) -> list[float] | None:

@@ -38,13 +38,14 @@ export async function show(app, place, rest) {
       fill(body, el("p", { class: "bad", role: "alert", text: `${/** @type {any} */ (error).message} ${/** @type {any} */ (error).remedy}` }));
       return;
     }
-    const { estimates, matrix, studies, readers } = answer;
+    const { estimates, matrix, studies, readers, hidden } = answer;
     fill(body, el("div", { class: "page-in" },
+      hidden ? el("p", { class: "quiet", text: t("agreement.hidden", { n: hidden }) }) : null,
       estimates.length ? el("section", { class: "card scroll", tabindex: 0, role: "region", "aria-label": t("agreement.estimates") }, el("h2", { text: t("agreement.estimates") }), el("table", {}, el("caption", { class: "hidden-words", text: t("agreement.estimates") }),
         el("thead", {}, el("tr", {}, ["measure", "who", "value", "between", "n"].map((name) => el("th", { scope: "col", text: t(`agreement.${name}`) })))),
         el("tbody", {}, estimates.map((/** @type {any} */ one) => el("tr", {}, el("th", { scope: "row", text: [ofServer(one.name).replace("mean rim distance", t("agreement.rim_distance")), one.class].filter(Boolean).join(" · ") }), el("td", { dir: "auto", text: Array.isArray(one.pair) ? one.pair.join(" – ") : one.pair && one.pair !== "all" ? one.pair : t("agreement.all") }),
           el("td", { text: number(one.value, 3) }), el("td", {}, one.low === null || one.low === undefined ? el("span", { class: "quiet small", text: ofServer(one.why || "") }) : [interval(one), el("span", { class: "small quiet", text: t("agreement.from_to", { low: number(one.low, 3), high: number(one.high, 3) }) })]),
-          el("td", { class: "small quiet", text: Object.entries(one.n || {}).map(([what, n]) => `${number(/** @type {number} */ (n))} ${known(what)}`).join(", ") })))))) : el("p", { class: "quiet", text: t("agreement.none") }),
+          el("td", { class: "small quiet", text: Object.entries(one.n || {}).map(([what, n]) => `${number(/** @type {number} */ (n))} ${known(what)}`).join(", ") })))))) : hidden ? null : el("p", { class: "quiet", text: t("agreement.none") }),
       matrix?.values?.length ? el("section", { class: "card scroll", tabindex: 0, role: "region", "aria-label": t("agreement.matrix") }, el("h2", { text: `${t("agreement.matrix")}: ${matrix.measure}` }), el("table", { class: "matrix" }, el("caption", { class: "hidden-words", text: t("agreement.matrix") }),
         el("thead", {}, el("tr", {}, el("td"), readers.map((/** @type {string} */ name) => el("th", { scope: "col", dir: "auto", text: name })))),
         el("tbody", {}, matrix.values.map((/** @type {any[]} */ row, /** @type {number} */ i) => el("tr", {}, el("th", { scope: "row", dir: "auto", text: readers[i] }), row.map((value) => el("td", { text: number(value, 3) }))))))) : null,
