@@ -387,7 +387,7 @@ ASKED_BY_NAME = {
     "sightline.explainers.captum": "modules of torch",
     "sightline.explainers.backprop_rules.network_activations": "functions of torch",
     "sightline.models.backbones": "networks of timm",
-    "sightline.structures.raster": "pictures of Pillow",
+    "sightline.structures.pictures.raster": "pictures of Pillow",
     "sightline.io.dicom.greyscale": "elements of pydicom",
     "sightline.io.dicom.pixels": "elements of pydicom",
     "sightline.io.dicom.radiograph": "elements of pydicom",

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sightline.errors import SightlineError, UnreadableFile, count_noun
 from sightline.structures.frame import Frame
-from sightline.structures.raster import require_sane_size as require_sane_size
+from sightline.structures.pictures.raster import require_sane_size as require_sane_size
 
 # stands in every page, so that none is taken for a radiograph later
 SOFTWARE = "sightline"

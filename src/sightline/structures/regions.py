@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from sightline.errors import GeometryError, UnreadableFile
 from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
-from sightline.structures.raster import Raster, read_raster
+from sightline.structures.pictures.raster import Raster, read_raster
 from sightline.structures.rasterize import (
     Drawing,
     Points,

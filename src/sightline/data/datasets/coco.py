@@ -22,7 +22,7 @@ from sightline.io.image import read_size
 from sightline.io.tables import find_path_inside, parse_number, read_json
 from sightline.structures.case import Case, Cohort, describe_unknown_patients
 from sightline.structures.identifiers import name_files, normalise_form
-from sightline.structures.raster import MAX_PIXELS
+from sightline.structures.pictures.raster import MAX_PIXELS
 from sightline.structures.regions import Box, Mask, Polygon, Region, bound_region
 from sightline.structures.tag import Tag
 

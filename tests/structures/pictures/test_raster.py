@@ -10,7 +10,7 @@ from PIL import Image
 
 from sightline.errors import UnreadableFile
 from sightline.io.image import read_frame, read_image
-from sightline.structures.raster import read_raster
+from sightline.structures.pictures.raster import read_raster
 from sightline.structures.regions import Mask, read_mask
 from sightline.structures.resampling import resample
 

@@ -100,17 +100,14 @@ def read_raster(path: Path) -> Raster:
                     f"{path}: the {name} holds {count_noun(pages, 'picture')}; one was expected.",
                     "Save the page that is meant as a file of its own.",
                 )
-            if name == "JPEG":
-                _require_end_of_jpeg(path, data)
-            if name == "PNG":
-                require_intact_png(path, data)
+            _require_whole(path, name, data)
             if name == "TIFF" and image.mode == "L" and _read_tag(image, 339) in (2, (2,)):
                 raise UnreadableFile(
                     f"{path}: the TIFF holds signed 8-bit numbers, which have no display range.",
                     "Save the picture with unsigned 8 bits or with 16 bits.",
                 )
             if name != "TIFF":
-                orientation = _read_exif_orientation(image)
+                orientation = _read_exif_orientation(image, data)
             deep = _read_deep_colour(path, image, name, data)
             image.load()
             indices = _read_saved_numbers(image, _find_grey_bits(name, image, data))
@@ -129,13 +126,29 @@ def read_raster(path: Path) -> Raster:
         raise _build_damage_error(path, name, error) from None
 
 
-def read_raster_frame(path: Path) -> tuple[int, int, float]:
+def measure_whole_png(path: Path) -> tuple[int, int]:
+    """Rows and columns of a PNG of which nothing is missing, as `read_raster` would give them.
+
+    Raises:
+        UnreadableFile: as `read_raster`.
+    """
+    data = _read_bytes(path)
+    rows, columns, _ = read_raster_frame(path, data)
+    _require_whole(path, "PNG", data)
+    return rows, columns
+
+
+def read_raster_frame(path: Path, data: bytes | None = None) -> tuple[int, int, float]:
     """Rows, columns and the pixels' height over their width, as `read_raster` would give them, from the header alone.
+
+    Args:
+        path: the file.
+        data: its bytes, where they are read already.
 
     Raises:
         UnreadableFile: as `read_raster`, as far as the header goes.
     """
-    data = _read_bytes(path)
+    data = _read_bytes(path) if data is None else data
     found = find_picture_kind(data[:16])
     if found is None:
         raise UnreadableFile(f"{path}: the content is neither PNG, JPEG nor TIFF.", "Save the picture as one of these.")
@@ -144,7 +157,7 @@ def read_raster_frame(path: Path) -> tuple[int, int, float]:
         orientation, data = _take_orientation(data) if name == "TIFF" else (1, data)
         with opener(BytesIO(data), str(path)) as image:
             require_sane_size(path, image.height, image.width)
-            orientation = orientation if name == "TIFF" else _read_exif_orientation(image)
+            orientation = orientation if name == "TIFF" else _read_exif_orientation(image, data)
             rows, columns = image.height, image.width
             aspect = _compute_aspect(image)
             return (columns, rows, 1.0 / aspect) if orientation >= 5 else (rows, columns, aspect)
@@ -202,39 +215,15 @@ def _build_damage_error(path: Path, name: str, error: BaseException) -> Unreadab
     )
 
 
-def _require_end_of_jpeg(path: Path, data: bytes) -> None:
-    """Refuse a JPEG without its end mark, whose rest decoders fill with grey; bytes after it do no harm."""
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
-        # a segment is 0xFF, its kind, and a big-endian length that counts itself; 0xFF alone is padding
-        if data[position + 1] == 0xFF:
-            position += 1
-        else:
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    # thumbnails in the header have end marks of their own, so only what follows the first scan counts
-    if data.rfind(b"\xff\xd9", position) < 0:
-        raise UnreadableFile(
-            f"{path}: the JPEG ends before its end mark; the file is truncated.", "Export or copy the file again."
-        )
+def _require_whole(path: Path, name: str, data: bytes) -> None:
+    """Refuse a PNG or a JPEG of which something is missing; of a TIFF, decoding says so."""
+    # imported with the first picture: what only reads tables does without
+    from sightline.structures.pictures.completeness import require_end_of_jpeg, require_intact_png
 
-
-def require_intact_png(path: Path, data: bytes) -> None:
-    """Refuse a PNG with a chunk cut or changed: Pillow does not compare the checksums of pixel chunks."""
-    position, kind = 8, b""
-    while kind != b"IEND" and position + 12 <= len(data):
-        end = position + 8 + int.from_bytes(data[position : position + 4], "big")
-        kind = data[position + 4 : position + 8]
-        checksum = zlib.crc32(memoryview(data)[position + 4 : end])
-        if end + 4 > len(data) or checksum != int.from_bytes(data[end : end + 4], "big"):
-            break
-        position = end + 4
-    else:
-        if kind == b"IEND":
-            return
-    raise UnreadableFile(
-        f"{path}: the PNG is truncated or damaged after {position} of its {count_noun(len(data), 'byte')}.",
-        "Export or copy the file again.",
-    )
+    if name == "JPEG":
+        require_end_of_jpeg(path, data)
+    elif name == "PNG":
+        require_intact_png(path, data)
 
 
 def _read_png_depth(name: str, data: bytes) -> int:
@@ -350,9 +339,14 @@ def _blend_on_black(colour: NDArray[Any], alpha: NDArray[Any] | None) -> NDArray
     return np.ascontiguousarray(colour[..., 0]) if colour.shape[-1] == 1 else reduce_to_grey(colour)
 
 
-def _read_exif_orientation(image: Image.Image) -> int:
+def _read_exif_orientation(image: Image.Image, data: bytes) -> int:
     """The orientation that EXIF data say; damaged ones say nothing."""
     try:
+        if isinstance(image, PngImageFile):
+            # Pillow decodes all pixels to look behind them: only where something may be there
+            if b"eXIf" not in data and b"Raw profile type exif" not in data:
+                return 1
+            image.load()
         value = image.getexif().get(_ORIENTATION, 1)
     except _BROKEN:
         return 1

@@ -1,0 +1,1 @@
+"""Picture files: what one holds, and whether all of it is there."""
