@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from sightline.errors import UnreadableFile
 from sightline.io.image import read_frame, read_image
@@ -379,3 +380,17 @@ class TestMasksOfVolumes:
         image.header.set_xyzt_units("meter")
         nibabel.save(image, tmp_path / "m.nii.gz")
         assert Mask(tmp_path / "m.nii.gz", on=on).pixels().all()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_an_orientation_that_xmp_alone_says_is_not_applied_as_in_browsers(tmp_path, suffix):
+    text = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    path, words = tmp_path / f"a{suffix}", PngInfo()
+    words.add_itxt("XML:com.adobe.xmp", text)
+    more = {"pnginfo": words} if suffix == ".png" else {"xmp": text.encode()}
+    Image.fromarray(GREY).save(path, **more)
+    assert read_raster(path).values.shape == read_frame(path).shape == SHAPE
+    exif = Image.Exif()
+    exif[274] = 8
+    Image.fromarray(GREY).save(path, exif=exif, **more)
+    assert read_raster(path).values.shape == read_frame(path).shape == SHAPE[::-1]

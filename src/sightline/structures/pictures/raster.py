@@ -46,6 +46,7 @@ _BROKEN = (
     *(struct.error, zlib.error),
 )
 _ORIENTATION, _PAGE_DEPTH = 274, 32997
+_XMP = ("XML:com.adobe.xmp", "xmp")
 # compressions of TIFF whose pixels need not be those that were saved: JPEG old, new, XR, XL and 2000; WebP
 _LOSSY_TIFF = (6, 7, 22610, 33003, 33005, 34712, 34934, 50001, 50002)
 _WEBP = (struct.pack("<HHIH", 259, 3, 1, 50001), struct.pack(">HHIH", 259, 3, 1, 50001))
@@ -340,13 +341,15 @@ def _blend_on_black(colour: NDArray[Any], alpha: NDArray[Any] | None) -> NDArray
 
 
 def _read_exif_orientation(image: Image.Image, data: bytes) -> int:
-    """The orientation that EXIF data say; damaged ones say nothing."""
+    """The orientation that EXIF data say, which browsers heed, and not that of XMP; damaged ones say nothing."""
     try:
         if isinstance(image, PngImageFile):
             # Pillow decodes all pixels to look behind them: only where something may be there
             if b"eXIf" not in data and b"Raw profile type exif" not in data:
                 return 1
             image.load()
+        for key in _XMP:
+            image.info.pop(key, None)
         value = image.getexif().get(_ORIENTATION, 1)
     except _BROKEN:
         return 1
