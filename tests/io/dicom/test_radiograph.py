@@ -445,6 +445,30 @@ def test_lossless_encodings_of_a_ramp_equal_the_plain_one(tmp_path):
     assert np.array_equal(read_dicom(tmp_path / "rle.dcm").pixels, plain)
 
 
+@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, HTJ2KLossless, RLELossless], ids=["jpeg", "htj2k", "rle"])
+def test_two_compressed_frames_that_the_header_passes_over_are_refused_and_one_in_pieces_is_read(tmp_path, syntax):
+    if syntax == RLELossless:
+        data = pydicom.dcmread(write(tmp_path / "a.dcm"))
+        data.compress(RLELossless)
+        frame = get_frame(data.PixelData, 0, number_of_frames=1)
+    elif syntax == HTJ2KLossless:
+        frame = imagecodecs.htj2k_encode(RAMP, reversible=True)
+    else:
+        frame = imagecodecs.jpeg8_encode(RAMP, lossless=True, bitspersample=12)
+    path = encode(tmp_path / "a.dcm", syntax, frame)
+    whole, data = read_dicom(path).pixels, pydicom.dcmread(path)
+    for table in (True, False):
+        for frames in (None, 1):
+            data.PixelData, data.NumberOfFrames = encapsulate([frame, frame], has_bot=table), frames
+            data.save_as(path)
+            with pytest.raises(UnreadableFile, match="hold 2 frames, and the header states one"):
+                read_dicom(path)
+    if syntax != RLELossless:  # of which one frame is one fragment
+        data.PixelData = encapsulate([frame], fragments_per_frame=3)
+        data.save_as(path)
+        assert np.array_equal(read_dicom(path).pixels, whole)
+
+
 def test_a_lossy_value_just_beyond_the_stored_bits_stays_white_and_one_far_beyond_is_a_contradiction(tmp_path):
     # a 12-bit stream under a header of 10 bits: 1060 must become 1023, not 1060 modulo 1024 = 36
     near = np.minimum(RAMP, 1060)

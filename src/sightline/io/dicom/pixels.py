@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
-from pydicom.encaps import get_frame
+from pydicom.encaps import generate_fragments, get_frame, parse_basic_offsets
 from pydicom.pixels import get_decoder
 from pydicom.pixels.utils import get_j2k_parameters
 
@@ -47,6 +48,8 @@ LOSSLESS = NATIVE | {
 }
 # lossy codecs overshoot the stored range by a little; this share of it is more than that
 OVERSHOOT = 1 / 16
+# with which the pixels of a JPEG, a JPEG 2000 stream or a JPEG 2000 file begin
+START_MARKS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")
 # some writers round the pixel data up
 MAX_TRAILING_BYTES = 1024
 
@@ -235,6 +238,8 @@ def has_end_mark(frame: bytes) -> bool:
 
 
 def _decode(header: Any, file: Path, syntax: uid.UID, number: int) -> NDArray[Any]:
+    if syntax not in NATIVE:
+        _require_stated_frames(header, file, syntax)
     if syntax in ENDS_WITH_MARK:
         frame = get_frame(
             header.PixelData, number, number_of_frames=_read_whole_number(header, "NumberOfFrames", file, 1)
@@ -286,6 +291,25 @@ def _require_sound_boxes(frame: bytes, file: Path) -> None:
                 "Export or copy the file again.",
             )
         position += length
+
+
+def _require_stated_frames(header: Any, file: Path, syntax: uid.UID) -> None:
+    """Refuse compressed pixels that hold several frames where the header states none, or one: decoders take the first.
+
+    One frame may be cut into several fragments; then only the first of them has a start mark.
+    """
+    if _read_whole_number(header, "NumberOfFrames", file, 1) > 1:
+        return
+    stream = BytesIO(header.PixelData)
+    offsets = parse_basic_offsets(stream)
+    starts = [fragment.startswith(START_MARKS) for fragment in generate_fragments(stream)]
+    # RLE has one fragment a frame
+    frames = max(len(offsets), len(starts) if syntax == uid.RLELossless else sum(starts[1:]) + 1)
+    if frames > 1:
+        raise UnreadableFile(
+            f"{file}: the pixels hold {count_noun(frames, 'frame')}, and the header states one; a radiograph has one.",
+            "Export the frame you need as one image.",
+        )
 
 
 def _require_no_more(header: Any, file: Path) -> None:
