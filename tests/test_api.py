@@ -260,6 +260,18 @@ def test_mistakes_are_named(call, error, words, run_folder, tiny_cohort):
         call(run_folder, tiny_cohort.root)
 
 
+def test_results_do_not_go_into_a_cohort(run_folder, tiny_cohort):
+    place = tiny_cohort.root / "results"
+    for call in (
+        lambda: sl.train("small-guided", tiny_cohort, place, steps=1),
+        lambda: sl.dissect(run_folder, tiny_cohort, place),
+        lambda: sl.run_table("liao2022/fracatlas", tiny_cohort, place, seeds=[0]),
+    ):
+        with pytest.raises(LayoutError, match="among the files of the cohort"):
+            call()
+    assert not place.exists()
+
+
 def test_folders_are_texts_or_paths(tiny_cohort, tmp_path):
     assert sl.load_recipe("small-guided", weights=tmp_path / "w.safetensors").model.backbone.weights.endswith(
         "w.safetensors"

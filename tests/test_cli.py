@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -387,6 +388,22 @@ def test_a_split_the_cohort_does_not_have(type_in, place, tmp_path):
         "evaluate", place / "run", "--cohort", tmp_path / "c", "--split", "val", "--out", tmp_path / "o", *ON
     )
     refused(answer, "no case", "split")
+
+
+def test_results_do_not_go_into_a_cohort_nor_over_a_file_that_is_read(type_in, place, tmp_path):
+    cohort, other = place / "tiny cohort", tmp_path / "other"
+    shutil.copytree(cohort, other)
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    run, read = place / "run", ("--cohort", cohort)
+    refused(type_in("predict", run, other / "images", "--out", other, *ON), "among the files of the cohort")
+    refused(type_in("compare", run, "--with", run, *read, "--out", other, *ON), "among the files of the cohort")
+    refused(type_in("stress", run, *read, "--out", other / "stress", *ON), "among the files of the cohort")
+    assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
+    table = tmp_path / "mine" / "studies.csv"
+    table.parent.mkdir()
+    table.write_text("file,study\na.png,S\n")
+    refused(type_in("predict", run, cohort / "images", "--out", table.parent, "--studies", table, *ON), "written over")
+    assert table.read_text() == "file,study\na.png,S\n" and len(list(table.parent.iterdir())) == 1
 
 
 def test_every_command_that_writes_a_folder_writes_it_alone(type_in, tmp_path):

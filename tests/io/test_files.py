@@ -15,6 +15,7 @@ from sightline.io.files import (
     mark_whole,
     parse_json,
     require_empty,
+    require_place_for_results,
     rewrite_folder,
     write_text,
 )
@@ -185,3 +186,22 @@ def test_a_folder_whose_exchange_fails_is_what_it_was(tmp_path, monkeypatch, fai
     rewrite()
     monkeypatch.setattr(Path, "replace", move)
     assert {path.name: path.read_text() for path in folder.iterdir()} == {n: f"new {n}" for n in (*old, "b.csv")}
+
+
+def test_results_do_not_go_among_the_files_of_a_cohort_nor_over_what_is_read(tmp_path):
+    cohort, plain = tmp_path / "cohort", tmp_path / "plain"
+    for folder in (cohort / "images", cohort / "run", plain):
+        folder.mkdir(parents=True)
+    for name in ("cohort.json", "images.csv", "run/recipe.json", "run/cohort.json"):
+        (cohort / name).touch()
+    (tmp_path / "link").symlink_to(cohort / "images")
+    for out in (cohort, cohort / "images" / "new", tmp_path / "link" / "new", cohort / "new", cohort / "x.csv"):
+        with pytest.raises(LayoutError, match="among the files of the cohort"):
+            require_place_for_results(out)
+    table = plain / "studies.csv"
+    table.touch()
+    for out in (table, plain):
+        with pytest.raises(LayoutError, match="is read, and would be written over"):
+            require_place_for_results(out, ["studies.csv"], [None, plain, table])
+    for out in (plain, plain / "new", cohort / "run", cohort / "run" / "evaluation"):
+        require_place_for_results(out, ["predictions.csv"], [plain, table])

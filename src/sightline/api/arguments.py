@@ -42,6 +42,19 @@ def refuse_options(options: dict[str, Any]) -> None:
         raise RecipeError(f"There is no option {sorted(options)[0]!r} here.", "Its help lists the options.")
 
 
+def require_place(folder: object, what: str) -> Path:
+    """A folder to write results into, outside of any cohort.
+
+    Raises:
+        SightlineError: no path, or one among the files of a cohort.
+    """
+    from sightline.io.files import require_place_for_results
+
+    place = require_folder(folder, what)
+    require_place_for_results(place)
+    return place
+
+
 def open_run_of(run: Run | str | Path) -> Run:
     """A finished run, or that in a folder.
 

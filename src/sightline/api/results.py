@@ -7,11 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sightline.api.arguments import Split, build_engine, open_cohort_of, open_run_of, open_runs_of, refuse_options
+from sightline.api.arguments import (
+    Split,
+    build_engine,
+    open_cohort_of,
+    open_run_of,
+    open_runs_of,
+    refuse_options,
+    require_place,
+)
 from sightline.errors import (
     RecipeError,
     make_plain,
-    require_folder,
     require_numbers,
     require_texts,
     require_whole_number,
@@ -161,7 +168,7 @@ def dissect(run: Run | str | Path, cohort: Cohort | str | Path, out: str | Path,
     engine = build_engine(options)
     chosen = {name: options.pop(name) for name in vars(DissectionOptions()) if name in options}
     refuse_options(options)
-    where = require_folder(out, "folder to write")
+    where = require_place(out, "folder to write")
     return dissect_run(open_run_of(run), open_cohort_of(cohort), where, DissectionOptions(**chosen), engine=engine)
 
 
@@ -225,7 +232,7 @@ def run_table(
     where: dict[str, Any] = {"engine": engine, "runs_on": runs_on, "capsules": [Path(path) for path in capsules]}
     seeds = make_plain(table.seeds or 3 if seeds is None else seeds)
     seeds = range(seeds) if isinstance(seeds, int) else require_numbers("seeds", seeds, whole=True)
-    out = require_folder(folder, "folder to write")
+    out = require_place(folder, "folder to write")
     result = run(table, open_cohort_of(cohort), out, CATALOGUE, seeds=seeds, **where)
     write_table(result, out)
     return result

@@ -7,7 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sightline.api.arguments import build_engine, make_options_plain, open_cohort_of, open_run_of, refuse_options
+from sightline.api.arguments import (
+    build_engine,
+    make_options_plain,
+    open_cohort_of,
+    open_run_of,
+    refuse_options,
+    require_place,
+)
 from sightline.errors import RecipeError, require_folder
 
 if TYPE_CHECKING:
@@ -139,10 +146,10 @@ def train(recipe: Recipe | str | Path, cohort: Cohort | str | Path, folder: str 
     elif options:
         refuse_options({k: v for k, v in options.items() if k not in Changes.__dataclass_fields__})
         recipe = apply_changes(recipe, Changes(**options))
-    cases = open_cohort_of(cohort)
+    cases, place = open_cohort_of(cohort), require_place(folder, "run folder")
     require_regions(recipe, recipe.see(cases))
     choose = partial(choose_boxes, cohort=cases, catalogue=CATALOGUE, engine=engine)
-    run = choose(train_run(recipe, cases, require_folder(folder, "run folder"), CATALOGUE, engine, conclude=choose))
+    run = choose(train_run(recipe, cases, place, CATALOGUE, engine, conclude=choose))
     write_model_card(run)
     return run
 

@@ -42,7 +42,7 @@ def require_sound(command: object) -> None:
     """Refuse what no command can do, before any work.
 
     A seed that no generator takes, more processes than the machine can bear, no training at all, results among the
-    files of a cohort that is read.
+    files of a cohort, or over a file that is read.
 
     Raises:
         SightlineError: one of them.
@@ -52,6 +52,12 @@ def require_sound(command: object) -> None:
     out = options.get("out") or options.get("destination")
     if isinstance(out, Path):
         _require_apart(out, (options.get("cohort"), *(options.get("inputs") or ())))
+    if isinstance(options.get("out"), Path):
+        from sightline.io.files import require_place_for_results
+
+        read = (value for name, value in options.items() if name != "out")
+        paths = [path for value in read for path in (value if isinstance(value, tuple) else (value,))]
+        require_place_for_results(options["out"], given=paths)
 
 
 def _require_numbers(command: object) -> None:

@@ -19,12 +19,12 @@ from sightline.inference.gate.features import name_scope
 from sightline.inference.gate.scope import ScopeChecks, read_scope
 from sightline.inference.network_output import Answers, Ask, Maps, NetworkOutput, RunFacts, collect_facts
 from sightline.inference.results.csv_table import open_csv_table
-from sightline.inference.results.found_files import FoundFiles
+from sightline.inference.results.found_files import TABLES, FoundFiles
 from sightline.inference.results.journal import Journal, PredictedFile, build_stamp, fingerprint_input
 from sightline.inference.results.studies import StudyNames
 from sightline.io.dicom.patient import read_named_patient
 from sightline.io.dicom.radiograph import open_dataset, require_radiograph
-from sightline.io.files import find_linked_folders, hold_folder, make_unique_name
+from sightline.io.files import find_linked_folders, hold_folder, make_unique_name, require_place_for_results
 from sightline.io.image import find_images, is_ct_input, read_image
 from sightline.io.picture import SOFTWARE, Picture, require_content
 from sightline.io.progress import show_progress
@@ -108,8 +108,10 @@ def read_files(
 
     Raises:
         RunError: the run reads no whole radiographs, or an input does not exist.
+        LayoutError: the folder lies in a cohort, or the table of studies would be written over.
     """
     facts.picture_view()
+    require_place_for_results(out, TABLES, (*inputs, study_table))
     files = list_radiograph_files(inputs, out)
     studies = StudyNames(study_table, files)
     with hold_folder(out):

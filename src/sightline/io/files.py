@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,33 @@ def require_no_content(folder: Path) -> None:
     """
     if folder.exists() and (not folder.is_dir() or contains_files(folder)):
         raise LayoutError(f"{folder} is not an empty folder.", "Choose a new one; nothing was written.")
+
+
+def require_place_for_results(out: Path, writes: Iterable[str] = (), given: Iterable[object] = ()) -> None:
+    """Refuse to write results among the files of a cohort, or over a file that is read for them.
+
+    A run within the folder of a cohort is a place of its own.
+
+    Args:
+        out: folder or file to write.
+        writes: names of files that are written into the folder.
+        given: what a person gave; paths of files count.
+
+    Raises:
+        LayoutError: the cohort's tables, or the file, would be written over.
+    """
+    place = Path(os.path.realpath(out))
+    for folder in (place, *place.parents):
+        if (folder / "recipe.json").is_file():
+            break
+        if (folder / "cohort.json").is_file() and (folder / "images.csv").is_file():
+            raise LayoutError(f"{out} lies among the files of the cohort {folder}.", "Write to a folder outside of it.")
+    written = {place, *(place / name for name in writes)}
+    for path in given:
+        if isinstance(path, Path) and path.is_file() and Path(os.path.realpath(path)) in written:
+            raise LayoutError(
+                f"{path} is read, and would be written over by what goes to {out}.", "Write to another folder or file."
+            )
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from sightline.inference.file_result import DicomWish
 from sightline.inference.network_output import Answers, Ask, RunFacts, collect_facts
 from sightline.inference.results.csv_table import open_csv_table
 from sightline.inference.results.journal import Journal, build_stamp, fingerprint_input
+from sightline.io.files import require_place_for_results
 from sightline.io.picture import Reject, write_rejects
 from sightline.io.progress import show_progress
 from sightline.io.volume import compute_affine_within
@@ -128,6 +129,7 @@ def read_cts(
         from sightline.inference.ct.dicom_results import require_dicom, write_ct_results
         from sightline.inference.dicom_results import collect_run_words
     reader = _Reader(run, _require_volume_view(run), network, units, options.panels)
+    require_place_for_results(out)
     cts = collect_ct_inputs(inputs, options.centroids, options.vertebrae, options.series)
     out.mkdir(parents=True, exist_ok=True)
     rejects: list[Reject] = []

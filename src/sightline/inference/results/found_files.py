@@ -20,6 +20,9 @@ from sightline.inference.results.studies import (
 )
 from sightline.io.picture import Reject, write_rejects
 
+# tables that a prediction of radiographs writes into its folder
+TABLES = ("predictions.csv", "studies.csv", "boxes.csv", "boxes.coco.json", "rejects.csv", "remarks.csv")
+
 
 def write_remarks(out: Path, remarks: Sequence[tuple[Path, str]]) -> None:
     """Write `remarks.csv`, what a person should know of how a file was read, and print the first remark."""
