@@ -342,3 +342,17 @@ def test_the_bridge_needs_no_torch():
     """`make test` has it in tests/inference/onnx, where a study is judged without torch and becomes DICOM objects."""
     code = "import sys, sightline.inference.dicom_results; assert 'torch' not in sys.modules, 'torch'"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_objects_of_an_earlier_prediction_go_and_other_files_stay(run, studies, tmp_path, capsys):
+    wish = DicomWish(("findings",))
+    predict_files(run, [studies / "b1.dcm"], tmp_path, QUIET, dicom=wish)
+    (earlier,) = (tmp_path / "dicom").rglob("*.dcm")
+    mine = earlier.with_name("mine.dcm")
+    mine.write_bytes(earlier.read_bytes())
+    # the objects themselves are given: what is read is not removed
+    predict_files(run, [earlier], tmp_path, QUIET)
+    assert earlier.is_file()
+    predict_files(run, [studies / "b1.dcm"], tmp_path, QUIET)
+    assert list((tmp_path / "dicom").rglob("*.dcm")) == [mine]
+    assert "1 file of it that no row names now went" in capsys.readouterr().err.splitlines()[-1]

@@ -307,3 +307,31 @@ def test_what_is_to_be_known_of_a_picture_is_said(run, tmp_path, capsys):
     predict_files(run, [tmp_path / "a.dcm"], tmp_path / "out", QUIET)
     assert "FOR PROCESSING" in capsys.readouterr().err
     assert "FOR PROCESSING" in rows_of(tmp_path / "out" / "remarks.csv")[0]["remark"]
+
+
+def test_of_an_earlier_prediction_nothing_is_left_that_no_row_names(run, tmp_path, capsys):
+    first = [save(tmp_path / "in" / f"{name}.png", NOISE) for name in "abc"]
+    out, mine = tmp_path / "out", tmp_path / "out" / "overlays" / "mine.png"
+    predict_files(run, first, out, QUIET)
+    assert "earlier" not in capsys.readouterr().err
+    shutil.copy(out / "overlays" / "a.png", mine)  # a person's copy
+    save(out / "overlays" / "c.png", NOISE)  # and a picture of theirs that took a place of ours
+    predict_files(run, first[1:2], out, QUIET)
+    assert "earlier prediction of 3 pictures was replaced; 1 file of it" in capsys.readouterr().err
+    assert sorted(path.name for path in mine.parent.iterdir()) == ["b.png", "c.png", "mine.png"]
+    predict_files(run, first[1:2], out, QUIET)
+    assert sorted(path.name for path in mine.parent.iterdir()) == ["b.png", "c.png", "mine.png"]
+
+
+def test_a_stopped_prediction_goes_on_without_what_was_there_before_it(run, tmp_path, monkeypatch, capsys):
+    first = [save(tmp_path / "in" / f"{name}.png", NOISE) for name in "abcd"]
+    out = tmp_path / "out"
+    predict_files(run, first[:2], out, QUIET)
+    with monkeypatch.context() as patch:
+        read = radiographs.read_radiograph
+        patch.setattr(radiographs, "read_radiograph", lambda path: 1 / 0 if path.stem == "d" else read(path))
+        with pytest.raises(ZeroDivisionError):
+            predict_files(run, first[2:], out, QUIET)
+    capsys.readouterr()
+    assert predict_files(run, first[3:], out, QUIET) == (1, 0)
+    assert [path.name for path in (out / "overlays").iterdir()] == ["d.png"]

@@ -19,6 +19,7 @@ from sightline.inference.gate.features import name_scope
 from sightline.inference.gate.scope import ScopeChecks, read_scope
 from sightline.inference.network_output import Answers, Ask, Maps, NetworkOutput, RunFacts, collect_facts
 from sightline.inference.results.csv_table import open_csv_table
+from sightline.inference.results.earlier import EarlierPrediction
 from sightline.inference.results.found_files import TABLES, FoundFiles
 from sightline.inference.results.journal import Journal, PredictedFile, build_stamp, fingerprint_input
 from sightline.inference.results.studies import StudyNames
@@ -93,6 +94,8 @@ def read_files(
     probability of the class times the box's share of its map's maximum, say what they are worth. They are drawn where
     that finding is what the network predicts.
 
+    Of an earlier prediction into the same folder nothing is left that no row names.
+
     A file that cannot be a radiograph is listed with reason and remedy, and the rest goes on. Rows are written as
     they are made: what was predicted before an interruption is kept.
 
@@ -129,6 +132,7 @@ def _read_into(
     quiet: bool,
 ) -> tuple[int, int]:
     """The same, in a folder that no other command writes into."""
+    earlier, drawn = EarlierPrediction(out, files), set[str]()
     (out / "overlays").mkdir(parents=True, exist_ok=True)
     found = FoundFiles(files)
     writer = None if dicom is None else _build_study_writer(facts, files, out, dicom)
@@ -137,6 +141,7 @@ def _read_into(
     if writer is not None:
         writer.begin()
     reader = _FileReader(facts, ask, out, writer, journal, read_scope(facts.folder))
+    earlier.begin([] if journal is None else [known.overlay for _, known in journal.known.values()])
     probabilities = [f"p({name})" for name in facts.classes]
     best = ("box_score", *(f"box_{name}" for name in _CORNERS))
     head = ("file", "predicted", *probabilities, "look_row", "look_column", *best, "overlay", "scope", "scope_score")
@@ -159,6 +164,7 @@ def _read_into(
                     for box in predicted.boxes:
                         write_box([str(path), box.label, repr(box.score), *(f"{x:.2f}" for x in box.corners)])
                     found.add(path, predicted, studies)
+                    drawn.add(predicted.overlay)
                 advance(1)
         done = True
     finally:
@@ -168,6 +174,7 @@ def _read_into(
     found.write_tables(out, facts, studies, labels)
     if writer is not None:
         writer.end()
+    earlier.end(drawn, [] if writer is None else writer.written, studies=facts.classifies)
     return len(found.pictures), len(found.rejects)
 
 
