@@ -205,3 +205,8 @@ def test_results_do_not_go_among_the_files_of_a_cohort_nor_over_what_is_read(tmp
             require_place_for_results(out, ["studies.csv"], [None, plain, table])
     for out in (plain, plain / "new", cohort / "run", cohort / "run" / "evaluation"):
         require_place_for_results(out, ["predictions.csv"], [plain, table])
+
+
+def test_a_full_disk_is_named_by_the_folder_that_was_written(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: '.*out'"), hold_folder(tmp_path / "out"):
+        raise OSError(28, "No space left on device")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -74,6 +75,10 @@ def hold_folder(folder: Path, doing: str = "written into", name: str = LOCK_NAME
         with suppress(OSError):  # who holds it is said for people alone
             path.write_text(f"process {os.getpid()}", encoding="utf-8")
         yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+            error.filename = str(folder)  # a write does not say where the disk is full
+        raise
     finally:
         with suppress(OSError):  # a file system that cannot be written
             path.unlink(missing_ok=True)
