@@ -2,6 +2,7 @@
 
 import math
 import os
+import tracemalloc
 from pathlib import Path
 
 import nibabel
@@ -327,3 +328,12 @@ def test_a_split_that_there_is_not_is_refused():
         cohort.split("tets")
     with pytest.raises(CohortError, match="valid"):
         Case("i", "s", "p", "x.png", "a", split="valid")
+
+
+def test_a_stroke_far_wider_than_the_picture_takes_no_more_than_the_picture():
+    wide, frame = Scribble((((4.0, 4.0), (5.0, 5.0)),), 1e7), Frame.of_image((12, 9))
+    tracemalloc.start()
+    assert wide.draw(frame).all()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2**20

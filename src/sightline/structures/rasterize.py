@@ -62,9 +62,10 @@ def _touch(drawing: Drawing, line: FloatArray, *, closed: bool) -> None:
     pieces = []
     for a, b in segments:
         crossings = [0.0, 1.0]
-        for p, q in zip(a, b, strict=True):
+        for p, q, size in zip(a, b, drawing.shape, strict=True):
             if p != q:
-                lines = np.arange(math.ceil(min(p, q)), math.floor(max(p, q)) + 1)
+                # of the grid alone: a piece beyond its edge sets no cell, and a stroke may be as wide as it says
+                lines = np.arange(max(math.ceil(min(p, q)), 0), min(math.floor(max(p, q)), size) + 1)
                 crossings += list((lines - p) / (q - p))
         # rounded: a corner that is crossed on both axes at once is one crossing, not two close ones
         t = np.unique(np.round(np.clip(crossings, 0.0, 1.0), 12))
