@@ -178,6 +178,16 @@ def test_marks_of_everything_and_marks_that_are_there_twice(tmp_path):
     assert twice.cases == ("c0",) and twice.severity == "warning"
 
 
+@pytest.mark.parametrize("stroke", [300.0, 1e9])
+def test_a_stroke_as_wide_as_the_picture_marks_all_of_it(tmp_path, stroke):
+    dot = Scribble((((40.0, 40.0), (41.0, 41.0)),), stroke, Tag("focus"))
+    assert compute_share_marked(dot, SHAPE) == 1.0 and compute_share_outside(dot, SHAPE) == 0.0
+    assert found(change(clean(tmp_path), 0, regions=(dot,)))["region-everything"].cases == ("c0",)
+    # half of a brush over the edge is no mistake, and a line beside the picture whose stroke reaches in is partly in it
+    assert compute_share_outside(Scribble((((0.0, 0.0), (0.0, 40.0)),), 8.0), SHAPE) == 0.0
+    assert 0.5 < compute_share_outside(Scribble((((-3.0, 10.0), (-3.0, 40.0)),), 10.0), SHAPE) < 1.0
+
+
 def test_shares_outside():
     assert compute_share_outside(Polygon((((-10, 0), (-10, 8), (10, 8), (10, 0)),)), SHAPE) == pytest.approx(0.5)
     assert compute_share_outside(Scribble((((88.0, 10.0), (103.5, 10.0)),), 2.0), SHAPE) == pytest.approx(0.5, abs=0.04)

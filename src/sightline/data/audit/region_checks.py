@@ -11,11 +11,12 @@ import numpy as np
 from sightline.errors import SightlineError
 from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
-from sightline.structures.regions import Box, Mask, Polygon, Region
+from sightline.structures.regions import Box, Mask, Polygon, Region, Scribble
 
 TOLERANCE_PX = 0.5
 # an opaque mask, or one whose background is nearly black, marks all of a picture: every map is right about it
 EVERYTHING = 0.95
+WIDEST_PX = 1e6
 
 
 def compute_region_bounds(region: Region) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -38,14 +39,22 @@ def compute_region_bounds(region: Region) -> tuple[tuple[float, float], tuple[fl
     else:
         lines = region.parts if isinstance(region, Polygon) else region.lines
         points = np.array([point for line in lines for point in line])
-    (r0, c0), (r1, c1) = points.min(axis=0), points.max(axis=0)
+    (r0, c0), (r1, c1) = points.min(axis=0) - _get_half_width(region), points.max(axis=0) + _get_half_width(region)
     return (float(r0), float(c0)), (float(r1), float(c1))
 
 
+def _get_half_width(region: Region) -> float:
+    """How far a region reaches beyond its lines; no wider than any picture, that sums stay numbers."""
+    return min(region.stroke_px / 2.0, WIDEST_PX) if isinstance(region, Scribble) else 0.0
+
+
 def compute_share_outside(region: Region, shape: tuple[int, int]) -> float:
-    """Share of a region's drawn pixels that lies outside an image of `shape`; 0 within half a pixel of its edge."""
+    """Share of a region's drawn pixels that lies outside an image of `shape`; 0 within half a pixel of its edge.
+
+    A stroke along a line in the image may reach over the edge, as a brush does.
+    """
     (r0, c0), (r1, c1) = compute_region_bounds(region)
-    t = TOLERANCE_PX
+    t = TOLERANCE_PX + _get_half_width(region)
     if r0 >= -t and c0 >= -t and r1 <= shape[0] + t and c1 <= shape[1] + t:
         return 0.0
     # draw on the image's grid, extended to hold the whole region; coarser where the region is absurdly large
