@@ -132,6 +132,8 @@ def test_images_of_several_categories_need_a_priority(tmp_path):
         (lambda d: d["annotations"][0].update(image_id=99), "annotation 0 .* image 99"),
         (lambda d: d["annotations"][0].update(category_id=99), "annotation 1 of image .*category_id 99.*known: "),
         (lambda d: d["annotations"][0].update(bbox=[1, 2, 0, 4]), "annotation 1 is no region: A box needs"),
+        (lambda d: d["annotations"][0].update(bbox=[1, 2, 3]), r"annotation 1 .*bbox is \[1, 2, 3\], expected four"),
+        (lambda d: d["annotations"][0].update(bbox={"x": 1, "y": 2, "w": 3, "h": 4}), "annotation 1 .*expected four"),
         (lambda d: d["annotations"][0].update(bbox=[True, 2, 3, 4]), "annotation 1 is no region: True is no number"),
         (lambda d: d["annotations"][0].update(bbox=["1_0", 2, 3, 4]), "annotation 1 is no region: '1_0' is no number"),
         (lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3, False, 5, 6]]), "annotation 1 .*False is no"),
@@ -244,10 +246,10 @@ def test_marks_of_pictures_in_another_size_than_stated(tmp_path):
         (tmp_path / "labels.json").write_text(json.dumps(document))
         return coco.read(tmp_path)
 
-    with pytest.raises(LayoutError, match=r"1 marked picture .* on their side.*'1\.png' \(stated 6 x 8, shown 8 x 6\)"):
+    with pytest.raises(LayoutError, match=r"1 marked picture is stated in.*'1\.png' \(stated 6 x 8, shown 8 x 6\)"):
         read()
     del mark["segmentation"]
-    with pytest.raises(LayoutError, match="on their side"):
+    with pytest.raises(LayoutError, match="before it is turned upright"):
         read(bbox=[1, 2, 3, 5.9])
     upright = read(bbox=[5, 1, 3, 4])
     assert upright[0].shape == (6, 8) and upright.about["stored on their side"].startswith("1.png: ")
@@ -256,5 +258,17 @@ def test_marks_of_pictures_in_another_size_than_stated(tmp_path):
     assert bare[0].shape == (6, 8) and "1.png" in bare.about["sizes"] and "sizes" not in upright.about
     document["annotations"].append(mark)
     Image.fromarray(np.zeros((4, 3), np.uint8)).save(image)
-    with pytest.raises(LayoutError, match=r"not of the size that is stated: '1\.png'"):
+    with pytest.raises(LayoutError, match=r"1 marked picture is not of the size that is stated: '1\.png'"):
         read()
+
+
+def test_pictures_that_the_document_does_not_list_are_counted_and_named(tmp_path):
+    document = write_tiny(tmp_path)
+    assert "warning" not in coco.read(tmp_path).about
+    document["images"] = [image for image in document["images"] if image["id"] < 3]
+    (tmp_path / "labels.json").write_text(json.dumps(document))
+    (tmp_path / "groups.csv").write_text("file_name,patient\n1.png,a\nsub/2.png,b\n")
+    cohort = coco.read(tmp_path, coco.Options(fractions=None))
+    assert len(cohort) == 2
+    warning = cohort.about["warning"]
+    assert warning.startswith("4 pictures are not listed") and warning.endswith(": 3.png, 4.png, 5.png, 6.png")

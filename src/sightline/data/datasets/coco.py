@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sightline.data.split import assign_groups, read_groups, split_cohort
 from sightline.errors import GeometryError, LayoutError, UnreadableFile, count_noun
-from sightline.io.image import read_size
+from sightline.io.image import find_images, read_size
 from sightline.io.tables import find_path_inside, parse_number, read_json
 from sightline.structures.case import Case, Cohort, describe_unknown_patients
 from sightline.structures.identifiers import name_files, normalise_form
@@ -122,12 +122,25 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
             "Pass --priority and the categories, in the order in which they win.",
         )
     about = {"layout": "COCO", "annotations": path.name, **_settle_sizes(resized, path)}
+    about |= _describe_unlisted(images, set(files))
     about["patients"] = (
         path_of.name if table is not None else describe_unknown_patients(len(cases), len(cases), "groups.csv")
     )
     classes = (options.normal, *dict.fromkeys(names.values()))
     cohort = Cohort(source.resolve().name, classes, tuple(cases), source, about)
     return cohort if options.fractions is None else split_cohort(cohort, options.fractions, options.seed)
+
+
+def _describe_unlisted(images: Path, listed: Collection[Path]) -> dict[str, str]:
+    """What `about` says of pictures that the document does not list: those of a tool that drops what is unmarked."""
+    known = {file.resolve() for file in listed}
+    names = [file.relative_to(images).as_posix() for file in find_images(images) if file.resolve() not in known]
+    if not names:
+        return {}
+    few = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    what = count_noun(len(names), "picture is", "pictures are")
+    some = "some tools do not list pictures without marks, the normal ones"
+    return {"warning": f"{what} not listed in the document and left out ({some}): {few}"}
 
 
 def _measure_shown(image: Path) -> tuple[int, int] | None:
@@ -146,15 +159,15 @@ def _settle_sizes(resized: Mapping[str, Resized], path: Path) -> dict[str, str]:
     marked = {name: one for name, one in resized.items() if one[2]}
     turned = {name: one for name, one in marked.items() if one[0] == one[1][::-1]}
     for some, what, remedy in (
-        ({name: one for name, one in marked.items() if name not in turned}, "are not of the size that is stated",
+        ({name: one for name, one in marked.items() if name not in turned}, "not of the size that is stated",
          "Restore the pictures that were marked, or export the document again for these."),
-        (turned, "are stated as they lie on their side, and their marks may be of either",
+        (turned, "stated in the size of the file before it is turned upright, and marks may be of either",
          "If they were marked upright, swap width and height in the document; if on their side, remove the EXIF "
          "orientation of the files."),
     ):  # fmt: skip
         if some and not (some is turned and _are_marked_upright(turned.values())):
             listed = [f"{n!r} (stated {a[1]} x {a[0]}, shown {b[1]} x {b[0]})" for n, (a, b, _) in some.items()]
-            count = count_noun(len(some), "marked picture")
+            count = count_noun(len(some), "marked picture is", "marked pictures are")
             raise LayoutError(f"{path}: {count} {what}: {', '.join(listed[:3])}.", remedy)
     about = {}
     if turned:
@@ -255,6 +268,8 @@ def build_regions_of_annotation(
     regions: list[Region] = []
     try:
         if mark.get("bbox") and not (role == "ignore" and mark.get("segmentation")):
+            if not isinstance(mark["bbox"], list) or len(mark["bbox"]) != 4:
+                raise ValueError(f"its bbox is {mark['bbox']!r:.60}, expected four numbers: x, y, width, height")
             x, y, width, height = (parse_number(v) for v in mark["bbox"])
             regions.append(Box((y, x), (y + height, x + width), tag))
         shape = mark.get("segmentation")
