@@ -71,11 +71,15 @@ def test_a_changed_run_is_refused_by_name(folder, tiny_cohort, change, name):
     assert "DONE" in refusal.value.remedy
 
 
-def test_a_whole_run_opens_and_one_without_a_seal_too(folder):
+def test_a_whole_run_opens_and_one_without_a_seal_too_which_is_said_once(folder, capsys):
     assert open_run(folder, CATALOGUE).done
     (folder / SEAL).unlink()
     flip_a_bit(folder)
-    assert open_run(folder, CATALOGUE).done
+    assert capsys.readouterr().err == ""
+    assert open_run(folder, CATALOGUE).done and open_run(folder, CATALOGUE).done
+    assert capsys.readouterr().err.count("has no SHA256SUMS") == 1
+    (folder / "DONE").unlink()
+    assert not open_run(folder, CATALOGUE).done and capsys.readouterr().err == ""
 
 
 def test_a_seal_that_names_nothing_is_damaged(folder):

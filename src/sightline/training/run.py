@@ -372,10 +372,10 @@ def _name_processor() -> str:
     return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
-SEAL = "SHA256SUMS"
-LOCK = "LOCK"
+SEAL, LOCK = "SHA256SUMS", "LOCK"
 # in the folder of a run that a table took from a capsule: the capsule's digest
 FROM_CAPSULE = "from_capsule.txt"
+_remarked: set[Path] = set()
 _SEALED = ("recipe.json", "cohort.json", "weights.safetensors", "objective.safetensors")
 
 
@@ -385,12 +385,15 @@ def seal_text(folder: Path) -> str:
 
 
 def require_whole(folder: Path) -> None:
-    """Refuse a finished run whose files are not those that the training left; runs without a seal pass.
+    """Refuse a finished run whose files are not those that the training left; of one without a seal that is said.
 
     Raises:
         RunError: naming the file.
     """
     if not (folder / SEAL).is_file():
+        if folder not in _remarked:
+            _remarked.add(folder)
+            print(f"{folder} has no {SEAL}: nothing says whether it changed after its training.", file=sys.stderr)
         return
     try:
         lines = (folder / SEAL).read_text(encoding="utf-8").splitlines()
