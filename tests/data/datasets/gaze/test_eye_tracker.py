@@ -270,6 +270,18 @@ def test_pictures_that_cannot_be(tmp_path, pictures, match):
         tracker.read(write_tree(tmp_path / "set", pictures=pictures))
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_what_separates_cells_is_found_or_asked_for(tmp_path, separator):
+    path, rows = tmp_path / "one.csv", plain_rows(*looks())
+    write_rows(path, rows, ",")
+    plain = read_recording(path, TrackerColumns(), SCREEN)
+    write_rows(path, rows, separator)
+    assert np.array_equal(read_recording(path, TrackerColumns(), SCREEN).places, plain.places)
+    with pytest.raises(LayoutError) as refusal:
+        read_recording(path, TRACKERS["gazepoint"], SCREEN)
+    assert "has no column 'TIME'" in refusal.value.message and "`separator`" in refusal.value.remedy
+
+
 def test_decimal_commas(tmp_path):
     rows = [{k: v.replace(".", ",") for k, v in row.items()} for row in plain_rows(*looks())]
     path = tmp_path / "one.csv"

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from sightline.errors import LayoutError, count_noun
-from sightline.io.tables import find_text_encoding, require_even_rows
+from sightline.io.tables import find_dialect, require_even_rows
 from sightline.structures.frame import FloatArray
 
 RATES_HZ = (20.0, 2000.0)
@@ -140,20 +140,18 @@ def compute_time_until_next(start_s: FloatArray) -> FloatArray:
 
 
 def _read_table(path: Path, columns: TrackerColumns) -> pd.DataFrame:
-    require_even_rows(path, columns.separator, short=True)
+    dialect = find_dialect(path, columns.used)
+    if dialect["sep"] == ",":  # also where none fits, as names of columns may go on in brackets
+        dialect["sep"] = columns.separator
+    require_even_rows(path, dialect["sep"], short=True)
     try:
-        header = list(
-            pd.read_csv(
-                path, nrows=0, sep=columns.separator, encoding=find_text_encoding(path), index_col=False
-            ).columns
-        )
+        header = list(pd.read_csv(path, nrows=0, index_col=False, **dialect).columns)
         found = {name: _find_column(path, name, header) for name in columns.used}
         if len(set(found.values())) < len(found):
             raise LayoutError(f"{path}: two fields name one column ({', '.join(columns.used)}).", "Fix the map.")
         table = pd.read_csv(
-            path, usecols=list(found.values()), dtype=str, keep_default_na=False, sep=columns.separator,
-            encoding=find_text_encoding(path), index_col=False,
-        )  # fmt: skip
+            path, usecols=list(found.values()), dtype=str, keep_default_na=False, index_col=False, **dialect
+        )
     except FileNotFoundError:
         raise LayoutError(f"{path} is missing.", "Put the recording there.") from None
     except (OSError, ValueError) as error:
@@ -170,7 +168,8 @@ def _find_column(path: Path, name: str, header: list[str]) -> str:
     longer = [column for column in header if column.removeprefix(name).lstrip()[:1] in ("(", "[") and name in column]
     if len(longer) != 1:
         what = f"several columns {longer}" if longer else "no column"
-        raise LayoutError(f"{path} has {what} {name!r}; it has {', '.join(header)[:300]}.", "Name it in `columns`.")
+        remedy = "Name it in `columns`." if len(header) > 1 else "Name what stands between cells: `separator`."
+        raise LayoutError(f"{path} has {what} {name!r}; it has {', '.join(header)[:300]}.", remedy)
     return longer[0]
 
 
