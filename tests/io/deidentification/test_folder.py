@@ -276,6 +276,17 @@ def test_broken_files_and_documents_are_refused_and_the_rest_goes_on(tmp_path):
     assert why["notes.txt"] == why["DICOMDIR"] == "left out: not DICOM"
 
 
+def test_a_link_to_a_folder_is_called_one(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "other").mkdir()
+    radiograph().save_as(tmp_path / "in" / "a.dcm", enforce_file_format=True)
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "other")
+    outcome = deidentify_folder(tmp_path / "in", tmp_path / "out", tmp_path / "home", KEY, QUIET)
+    assert outcome.written == 1
+    why = {row["name"]: row["refused"] for row in csv.DictReader((tmp_path / "home" / "names.csv").open())}
+    assert "a link to a folder, which is not followed" in why["link"]
+
+
 @pytest.mark.parametrize("inside", [True, False])
 def test_copies_never_mix_with_originals(inside, tmp_path):
     radiograph().save_as(tmp_path / "a.dcm", enforce_file_format=True)

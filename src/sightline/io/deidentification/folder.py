@@ -29,6 +29,7 @@ from sightline.io.deidentification.walk import deidentify
 from sightline.io.dicom.completeness import read_whole_dataset
 from sightline.io.dicom.radiograph import translate_parser_errors
 from sightline.io.files import write_bytes
+from sightline.io.image import read_head
 from sightline.io.picture import DICOM_SUFFIXES, has_dicom_mark
 
 REPORT, LOOK_AT, NAMES, CROPS = "report.csv", "look_at.csv", "names.csv", "look_at"
@@ -198,6 +199,7 @@ def _deidentify_one(
     taken: Mapping[str, int],
 ) -> tuple[str | None, list[str], list[tuple[FoundText, str]]]:
     """The name of what was written (None: held back), notes, and words with the names of their crops."""
+    read_head(file)  # says what cannot be opened, and a link to a folder
     with translate_parser_errors(file):
         dataset = read_whole_dataset(file)
         notes: list[str] = []
