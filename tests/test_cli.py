@@ -344,6 +344,7 @@ def test_unknown_names_are_answered_with_the_known(type_in, place, tmp_path):
     refused(type_in("table", "table9", *cohort, *TINY), "no table 'table9'", "liao2022/table3")
     refused(type_in("table", "liao2022/table4", "--rows", "zzz", *cohort, *TINY), "contains zzz", "baseline")
     refused(type_in("table", "liao2022/table4", "--seeds", "0", *cohort, *TINY), "seeds must be 1")
+    refused(type_in("stress", place / "run", "--replicates", "0", *cohort, *ON), "replicates must be 1", "Leave")
     refused(type_in("demo", "--parallel", "1000", *cohort[2:]), "parallel must be", "got 1000", "--parallel")
     refused(type_in("cohort", "phantom", "spine", tmp_path / "o", "--workers", "1000"), "got 1000")
 

@@ -34,7 +34,7 @@ class DeviceOptions:
 
 # options that start processes, and that repeat trainings or cases, with the least that makes sense
 _PROCESSES = {"workers": 0, "parallel": 1, "devices": 1}
-_REPEATS = ("seeds", "trials", "trainings", "studies")
+_REPEATS = ("seeds", "trials", "trainings", "studies", "replicates")
 MOST_REPEATS = 1_000_000
 
 

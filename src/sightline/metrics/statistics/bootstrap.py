@@ -62,7 +62,7 @@ class Resample:
             RunError: fewer than one replicate.
         """
         if replicates < 1:
-            raise RunError(f"A bootstrap needs at least one replicate; got {replicates}.")
+            raise RunError(f"A bootstrap needs at least one replicate; got {replicates}.", "Try 2000 replicates.")
         names, patient = np.unique(np.asarray(patient_ids, dtype=str), return_inverse=True)
         return cls(_draw_patients(names.size, replicates, seed), patient, seed)
 
