@@ -81,6 +81,7 @@ LEFT_OUT = {
     "*/environment.json": "machine and versions; the digests' own made_with says them",
     "*/training_time.csv": "processor time of each training",
     "*/events/*": "TensorBoard: host name, process, time in name and records",
+    "*/written.json": "holds the digest of a path; fingerprints of the other files of its cohort",
 }
 # Parts of files that are cut out before the digest, and why. Everything else of these files is compared.
 CUT_OUT = (

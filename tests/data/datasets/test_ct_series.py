@@ -135,11 +135,11 @@ def test_a_finished_cohort_is_untouched_until_another_import_over_it_succeeds(tm
     with pytest.raises(SightlineError):
         run_import("dicom_ct", source, out, Options(labels=tmp_path / "truth.csv"))
     assert read_all(out) == old
-    with pytest.raises(LayoutError, match="out already holds the cohort 'ct'"):
+    with pytest.raises(LayoutError, match=r"out already holds another cohort 'ct' \(2 images\)"):
         run_import("dicom_ct", source, out, Options(name="other"))
     assert read_all(out) == old
 
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(writer, "write_cohort", stop)
@@ -150,7 +150,8 @@ def test_a_finished_cohort_is_untouched_until_another_import_over_it_succeeds(tm
     run_import("dicom_ct", source, out, Options())
     new = read_all(out)
     assert new.keys() == old.keys()
-    assert [name for name in new if new[name] != old[name]] == ["images/1.2.0.nii.gz", "images/1.2.1.nii.gz"]
+    changed = {name for name in new if new[name] != old[name]}
+    assert changed == {"images/1.2.0.nii.gz", "images/1.2.1.nii.gz", "written.json"}
     assert np.array_equal(read_volume(read_cohort(out)[0].image).values, HU.transpose(2, 1, 0) + 7)
 
 

@@ -112,9 +112,26 @@ def test_a_foreign_folder_is_left_alone(tmp_path):
     with pytest.raises(LayoutError, match=r"thesis\.txt"):
         write_cohort(cohort, tmp_path / "home")
     write_cohort(cohort, tmp_path / "out")
-    with pytest.raises(LayoutError, match="already holds the cohort 'rich'"):
+    with pytest.raises(LayoutError, match=r"already holds another cohort 'rich' \(3 images\)"):
         write_cohort(replace(cohort, name="other"), tmp_path / "out")
     assert [p.name for p in (tmp_path / "home").iterdir()] == ["thesis.txt"]
+    with pytest.raises(LayoutError, match="another cohort 'rich'"):  # one of the same name from elsewhere
+        write_cohort(rich_cohort(tmp_path / "elsewhere"), tmp_path / "out")
+    (tmp_path / "out" / "written.json").unlink()
+    with pytest.raises(LayoutError, match="no record says what wrote it"):
+        write_cohort(cohort, tmp_path / "out")
+
+
+def test_what_a_cohort_no_longer_names_is_removed(tmp_path):
+    cohort = rich_cohort(tmp_path / "source")
+    write_cohort(cohort, tmp_path / "out")
+    mine = picture(tmp_path / "out" / "images" / "mine.png")
+    masks = tmp_path / "out" / "regions" / "mask"
+    assert len(list(masks.iterdir())) == 3
+    write_cohort(replace(cohort, cases=cohort.cases[1:]), tmp_path / "out")
+    left = {case.image for case in read_cohort(tmp_path / "out")} | {mine}
+    assert {path for path in (tmp_path / "out" / "images").rglob("*") if path.is_file()} == left
+    assert list(masks.iterdir()) == [] and len(left) == 3
 
 
 def test_a_missing_picture_is_refused_before_anything_is_written(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 import typing
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from support.paths import ROOT
 
 from sightline.data.audit.audit import audit
-from sightline.data.datasets.layouts import LAYOUTS, find_layout, read_layout
+from sightline.data.datasets.layouts import LAYOUTS, find_layout, import_layout, read_layout
 from sightline.data.datasets.pictures import Options
 from sightline.errors import CohortError, LayoutError
 
@@ -72,6 +73,39 @@ def test_a_plain_folder_of_pictures_is_a_cohort(pictures):
     assert all(len(splits) == 1 for splits in by_patient.values())
     reasons = {reject.file.name: reject.reason for reject in rejects}
     assert "is no file" in reasons["gone.png"] and "no row" in reasons["p11.png"] and len(rejects) == 3
+
+
+def test_an_import_is_repeated_with_other_labels_splits_and_files(pictures, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    import_layout("pictures", pictures, out, Options(fractions=(0.5, 0.25, 0.25)))
+    (pictures / "p9.png").unlink()
+    table = pictures / "labels.csv"
+    table.write_text(table.read_text().replace("p0.png,none", "p0.png,fracture"))
+    cohort, _ = import_layout("pictures", pictures, out, Options(fractions=None))
+    assert cohort[0].label == "fracture" and {case.split for case in cohort} == {None}
+    assert sorted(path.name for path in (out / "images").iterdir()) == [f"p{n}.png" for n in range(9)]
+
+
+@pytest.mark.parametrize("file", ["studies.csv", "regions.json", "images/p3.png"])
+def test_an_import_over_a_cohort_that_was_changed_is_refused(pictures, tmp_path_factory, file):
+    out = tmp_path_factory.mktemp("out")
+    import_layout("pictures", pictures, out)
+    (out / file).write_bytes((out / file).read_bytes() + b"\n")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(
+        LayoutError, match=rf"10 images\), of which {file} changed since it was written.*Choose another"
+    ):
+        import_layout("pictures", pictures, out)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_an_import_over_another_cohort_of_the_same_name_is_refused(pictures, tmp_path_factory):
+    """Every folder .../scans gives a cohort `scans`."""
+    other, out = (tmp_path_factory.mktemp(name) for name in ("other", "out"))
+    shutil.copytree(pictures, other / pictures.name)
+    import_layout("pictures", pictures, out)
+    with pytest.raises(LayoutError, match=r"already holds another cohort .* \(10 images\)"):
+        import_layout("pictures", other / pictures.name, out)
 
 
 def test_pictures_without_a_table_are_refused(tmp_path):

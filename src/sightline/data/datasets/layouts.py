@@ -112,20 +112,25 @@ def import_layout(
 ) -> tuple[Cohort, tuple[Reject, ...]]:
     """Read a data set and write it as a cohort, with `rejects.csv` where files could not be read.
 
-    A finished cohort of the same name is replaced as a whole once everything has succeeded; until then none of its
-    files is touched, volumes among them.
+    A finished cohort is replaced only by a repeat of the import that wrote it (same layout, folder and name; other
+    options, labels and files may be), and only as nobody changed it since. It is replaced as a whole once everything
+    has succeeded; until then none of its files is touched, volumes among them.
 
     Raises:
-        LayoutError: as `read_layout` and `write_cohort`.
+        LayoutError: as `read_layout` and `write_cohort`; another cohort is refused before anything is read.
     """
     # the readers of tables do without the writer
+    from sightline.data.datasets.folder.origin import name_origin, require_repeat
     from sightline.data.datasets.folder.writer import write_cohort
     from sightline.io.picture import write_rejects
 
+    origin = name_origin(source, word)
     finished = (destination / HEAD).exists()
+    if finished:
+        require_repeat(destination, origin)
     with rewrite_folder(destination, HEAD) if finished else nullcontext(destination) as place:
         cohort, rejects = read_layout(word, source, options, place, progress)
-        write_cohort(cohort, place)
+        write_cohort(cohort, place, origin=origin)
         (place / "rejects.csv").unlink(missing_ok=True)
         if rejects:
             write_rejects(place / "rejects.csv", rejects)

@@ -25,11 +25,12 @@ from sightline.data.datasets.folder.format import (
     VERSION,
     describe_region,
     encode_gaze,
-    read_head,
     save_gaze,
 )
+from sightline.data.datasets.folder.origin import RECORD, build_record, list_unnamed, name_origin, require_repeat
 from sightline.errors import LayoutError, count_noun
 from sightline.io.files import (
+    AGAIN,
     BEGUN,
     LEFTOVERS,
     LOCK_NAME,
@@ -53,7 +54,7 @@ RECORDS = "spines"
 STAGED = ".new"
 
 
-def write_cohort(cohort: Cohort, destination: Path, copy_images: bool = True) -> None:
+def write_cohort(cohort: Cohort, destination: Path, copy_images: bool = True, origin: str = "") -> None:
     """Write a cohort so that `folder.read` gives it back equal (paths of pictures and masks apart).
 
     Pictures and masks that already lie under `destination` stay where they are; others are copied into `images/` and
@@ -64,16 +65,26 @@ def write_cohort(cohort: Cohort, destination: Path, copy_images: bool = True) ->
     Args:
         cohort: what to write.
         destination: a new or empty folder, one that holds nothing but the cohort's own pictures, or a cohort folder
-            of the same name, which is replaced.
+            of the same name that was written from the same and not changed since: it is replaced, and what the cohort
+            no longer names is removed. A cohort whose pictures all lie there is written over its own tables.
         copy_images: False refuses pictures that do not lie under `destination` yet.
+        origin: what the cohort comes from (`name_origin`); by default the folder it was read from.
 
     Raises:
-        LayoutError: a foreign folder, a missing picture, or something the layout cannot hold.
+        LayoutError: a foreign folder, another cohort or one that was changed, a missing picture, or something the
+            layout cannot hold.
     """
     destination = Path(destination)
     kept = {case.image: inside for case in cohort if (inside := _make_relative(destination, case.image))}
+    in_place = bool(kept) and all(case.image in kept for case in cohort)
+    if not origin and cohort.root is not None and not in_place:
+        origin = name_origin(Path(cohort.root))
     masks = [(case, region) for case in cohort for region in case.regions if isinstance(region, Mask)]
-    _refuse_foreign(cohort, destination, kept, masks)
+    _refuse_foreign(destination, kept, masks)
+    if (destination / HEAD).exists():
+        # who made the copy of a finished folder has asked the folder itself
+        alone = in_place or destination.name == AGAIN
+        require_repeat(destination, None if alone else origin, cohort.name)
     rows = _build_rows(cohort)
     for case in cohort:
         if not case.image.is_file():
@@ -84,17 +95,17 @@ def write_cohort(cohort: Cohort, destination: Path, copy_images: bool = True) ->
     paths = kept | _choose_new_image_paths(cohort, kept)
     if (destination / HEAD).exists():
         with rewrite_folder(destination, HEAD) as place:
-            _write_files(cohort, destination, place, paths, rows)
+            _write_files(cohort, destination, place, paths, rows, origin)
         return
     destination.mkdir(parents=True, exist_ok=True)
     drop_leftovers(destination)
     (destination / BEGUN).touch()  # what is left of a command that is stopped is ours: it may be written again
-    _write_files(cohort, destination, destination, paths, rows)
+    _write_files(cohort, destination, destination, paths, rows, origin)
     mark_whole(destination)
 
 
-def _write_files(cohort: Cohort, home: Path, place: Path, paths: Mapping[Path, str], rows: Rows) -> None:
-    """Write pictures, regions and tables into `place`: `home` itself, or a copy of it."""
+def _write_files(cohort: Cohort, home: Path, place: Path, paths: Mapping[Path, str], rows: Rows, origin: str) -> None:
+    """Write pictures, regions, tables and, of a known origin, its record into `place`: `home`, or a copy of it."""
     studies, images, facts = rows
     for image, relative in paths.items():
         if _make_relative(home, image) is None:
@@ -108,8 +119,15 @@ def _write_files(cohort: Cohort, home: Path, place: Path, paths: Mapping[Path, s
     _require_read_back(place, studies, image_rows)
     head = {"layout": LAYOUT, "version": VERSION, "name": cohort.name, "classes": list(cohort.classes)}
     _stage_text(place / HEAD, json.dumps(head | {"about": dict(cohort.about)}, indent=2) + "\n")
+    written = [*paths.values(), *(record["path"] for record in records if "path" in record)]
+    if origin:
+        files = {name: place / name for name in written} | {name: place / (name + STAGED) for name in TABLES}
+        _stage_text(place / RECORD, build_record(origin, files))
+    if (place / HEAD).exists() and any(_make_relative(home, image) is None for image in paths):
+        for former in list_unnamed(place, written):
+            former.unlink()
     (place / HEAD).unlink(missing_ok=True)
-    for name in TABLES:
+    for name in (RECORD, *TABLES) if origin else TABLES:
         (place / (name + STAGED)).replace(place / name)
 
 
@@ -137,20 +155,13 @@ def _require_read_back(
             raise LayoutError(f"{image['path']!r} would not be found again.", "Rename the picture.")
 
 
-def _refuse_foreign(
-    cohort: Cohort, destination: Path, kept: Mapping[Path, str], masks: Sequence[tuple[Case, Mask]]
-) -> None:
+def _refuse_foreign(destination: Path, kept: Mapping[Path, str], masks: Sequence[tuple[Case, Mask]]) -> None:
     if not destination.exists():
         return
     if not destination.is_dir():
         raise LayoutError(f"{destination} is a file, not a folder.", "Choose another destination.")
-    if (destination / HEAD).exists():
-        name = read_head(destination)["name"]
-        if name != cohort.name:
-            raise LayoutError(f"{destination} already holds the cohort {name!r}.", "Choose another destination.")
-        return
-    if (destination / BEGUN).exists() or (destination / (HEAD + STAGED)).exists():
-        return  # an earlier write of ours was stopped
+    if any((destination / name).exists() for name in (HEAD, BEGUN, HEAD + STAGED)):
+        return  # a finished cohort, or an earlier write of ours that was stopped
     ours = {RECORDS} | {path.split("/")[0] for path in kept.values()} | {name + STAGED for name in TABLES}
     for _, mask in masks:
         if isinstance(mask.source, Path) and (relative := _make_relative(destination, mask.source)):
