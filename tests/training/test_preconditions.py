@@ -6,7 +6,7 @@ import pytest
 from support.cohorts import tiny_recipe
 
 from sightline.errors import CohortError
-from sightline.training.preconditions import select_training_cases
+from sightline.training.preconditions import require_regions, select_training_cases
 
 
 def test_an_auc_that_no_epoch_can_have_selects_nothing_and_is_refused(tiny_cohort):
@@ -27,3 +27,12 @@ def test_views_of_a_study_that_differ_in_label_are_said_before_training(tiny_coh
     mixed = replace(tiny_cohort, cases=(replace(first, label=other), *tuple(tiny_cohort)[1:]))
     select_training_cases(tiny_recipe(), mixed)
     assert "the views of 1 study differ in label, e.g. 'S00' (fracture and no fracture)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("check", [require_regions, select_training_cases])
+def test_a_cohort_without_splits_is_told_so_and_how_to_split_it(tiny_cohort, check):
+    """A guided recipe said that no region was marked in the training split."""
+    unsplit = replace(tiny_cohort, cases=tuple(replace(case, split=None) for case in tiny_cohort))
+    with pytest.raises(CohortError, match="no case in the split train") as refused:
+        check(tiny_recipe(weight=0.1), unsplit)
+    assert "studies.csv" in refused.value.remedy and "cohort split SRC DEST" in refused.value.remedy

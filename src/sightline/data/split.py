@@ -15,6 +15,8 @@ from sightline.errors import CohortError, LayoutError, count_noun
 from sightline.structures.case import SPLITS, Case, Cohort, Split
 from sightline.structures.identifiers import find_placeholders, normalise_form
 
+# what to do where cases are in no split
+ASSIGN_SPLITS = "Fill `split` in studies.csv, or let `sightline cohort split SRC DEST` split by patient."
 # columns that say which images belong together; others (sex, age, device) say how patients are alike
 GROUPING = frozenset(
     ("patient_id", "patientid", "patient", "subject_id", "subject", "person_id", "person", "group_id", "group")

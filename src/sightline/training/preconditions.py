@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sightline.data.loader import CohortItems, Key
-from sightline.data.split import find_mixed_studies, refuse_leakage
+from sightline.data.split import ASSIGN_SPLITS, find_mixed_studies, refuse_leakage
 from sightline.data.targets.reader_consensus import list_marking_readers, require_reader
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View, refuse_unmarked
@@ -77,13 +77,13 @@ def require_regions(recipe: Recipe, cohort: Cohort) -> None:
     Says on stderr that marks of several readers are united, where the recipe does not choose among them.
 
     Raises:
-        CohortError: no training case has a region of the recipe's role, or none of the reader it names.
+        CohortError: no training case, none with a region of the recipe's role, or none of the reader it names.
         RecipeError: it merges readers for a loss that cannot take that.
     """
     if not recipe.guided_by_regions and not recipe.needs_boxes:
         return
     role: Role = "finding" if recipe.needs_boxes else recipe.regions.role
-    training = cohort.split(*recipe.train_on)
+    training = _require_training_split(recipe, cohort)
     if not any(region.tag.role == role for case in training for region in case.regions):
         raise CohortError(
             f"Cohort {cohort.name!r} has no {role} region in its training split.",
@@ -91,6 +91,16 @@ def require_regions(recipe: Recipe, cohort: Cohort) -> None:
         )
     if isinstance(recipe.regions, RegionChoice):
         _require_readers(recipe, recipe.regions, training, role)
+
+
+def _require_training_split(recipe: Recipe, cohort: Cohort) -> Cohort:
+    """The cases of the recipe's training splits; where there are none, that is what is wrong first."""
+    training = cohort.split(*recipe.train_on)
+    if len(training) == 0:
+        raise CohortError(
+            f"Cohort {cohort.name!r} has no case in the split {' + '.join(recipe.train_on)}.", ASSIGN_SPLITS
+        )
+    return training
 
 
 def _require_readers(recipe: Recipe, choice: RegionChoice, training: Cohort, role: Role) -> None:
@@ -128,16 +138,11 @@ def select_training_cases(recipe: Recipe, cohort: Cohort) -> Cohort:
         CohortError: no such split, leakage between splits, nothing marked that has to be, or a single label.
     """
     refuse_leakage(cohort)
+    training = _require_training_split(recipe, cohort)
     refuse_unmarked(cohort, recipe.view)
-    training = cohort.split(*recipe.train_on)
     patches = recipe.view.patches if isinstance(recipe.view, View) else None
-    if patches is not None and patches.labels == "marks" and len(training):
+    if patches is not None and patches.labels == "marks":
         training = select_patchable(training, recipe.regions)
-    if len(training) == 0:
-        raise CohortError(
-            f"Cohort {cohort.name!r} has no case in the split {' + '.join(recipe.train_on)}.",
-            "Assign splits when importing the cohort.",
-        )
     absent = [name for name, n in training.counts().items() if n == 0]
     if len(absent) == len(cohort.classes) - 1:
         raise CohortError(
@@ -146,7 +151,9 @@ def select_training_cases(recipe: Recipe, cohort: Cohort) -> Cohort:
             "Import cases of every class.",
         )
     if recipe.select != "last" and len(cohort.split("val")) == 0:
-        raise CohortError(f"select={recipe.select!r} needs a validation split.", "Assign one, or use select='last'.")
+        raise CohortError(
+            f"select={recipe.select!r} needs a validation split.", f"{ASSIGN_SPLITS} Or use select='last'."
+        )
     _require_auc(recipe, cohort)
     if recipe.classifies and (mixed := find_mixed_studies(cohort)):
         study, labels = next(iter(mixed.items()))

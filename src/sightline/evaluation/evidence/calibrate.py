@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sightline.data.split import ASSIGN_SPLITS
 from sightline.errors import CohortError, RunError, count_noun
 from sightline.evaluation.evaluate import evaluate
 from sightline.evaluation.overlap import name_predictions, refuse_trained_on
@@ -150,7 +151,7 @@ def _evaluate_validation(run: Run, cohort: Cohort, engine: Engine | None) -> Eva
     """What the run says of its validation cases, not calibrated."""
     validation = run.recipe.see(cohort).split("val")
     if len(validation) == 0:
-        raise CohortError(f"Cohort {cohort.name!r} has no validation case.", "Assign splits when importing the cohort.")
+        raise CohortError(f"Cohort {cohort.name!r} has no validation case.", ASSIGN_SPLITS)
     refuse_trained_on(run, validation, "validation cases")
     return evaluate(run, validation, name_predictions(run, validation, "val"), engine=engine, calibrated=False)
 

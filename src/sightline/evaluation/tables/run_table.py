@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
-from sightline.data.split import select_sources
+from sightline.data.split import ASSIGN_SPLITS, select_sources
 from sightline.data.views.image_view import refuse_unmarked
 from sightline.errors import CohortError, RecipeError, SightlineError, count_noun
 from sightline.evaluation.result import Evaluation
@@ -108,7 +108,7 @@ def _collect_tests(cohort: Cohort, external: Cohort | None) -> dict[str, Cohort]
     """What every row is tested on, by name."""
     tests = {"test": cohort.split("test")}
     if len(tests["test"]) == 0:
-        raise CohortError(f"Cohort {cohort.name!r} has no test split.", "Assign splits when importing the cohort.")
+        raise CohortError(f"Cohort {cohort.name!r} has no test split.", ASSIGN_SPLITS)
     return tests if external is None else {**tests, "external": external}
 
 
