@@ -17,7 +17,7 @@ from sightline.evaluation.tables.engines import row_training as module
 from sightline.evaluation.tables.engines.row_training import RowTraining
 from sightline.evaluation.tables.engines.self_training import READER, Teaching, label_by_run
 from sightline.evaluation.tables.report import write_table
-from sightline.evaluation.tables.run_table import mention_unpaired_rows, run_table
+from sightline.evaluation.tables.run_table import find_rows_without_data, mention_unpaired_rows, run_table
 from sightline.evaluation.tables.summary import list_metric_names, require_known_metrics, summarise
 from sightline.evaluation.tables.table import Row, Table
 from sightline.losses.spatial_nll import SpatialNLL
@@ -55,6 +55,10 @@ def birds(tmp_path_factory):
 
 def run(name, cohort, out, rows=(), **changes):
     table = find_table(name, "recommended", replace(TINY, **changes), rows)
+    # a row may not claim more training images than there are
+    most = len(cohort.split("train"))
+    fewer = tuple(replace(row, train_images=row.train_images and min(row.train_images, most)) for row in table.rows)
+    table = replace(table, rows=fewer)
     return run_table(table, cohort, out, CATALOGUE, seeds=[0], engine=QUIET)
 
 
@@ -163,6 +167,21 @@ def test_without_focus_regions_guided_rows_say_why_and_the_others_run(tiny_cohor
     text = write_table(result, tmp_path, replicates=20)
     assert "not run" in text and "no focus region" in text
     assert "no focus region" in (tmp_path / "report.html").read_text()
+
+
+def test_a_row_that_claims_more_training_images_than_there_are_is_refused(tiny_cohort, tmp_path, no_pictures):
+    """It was trained on what there is, and stood in the table as a second row of the same numbers."""
+    lines = []
+    (unguided,) = small_table().rows
+    there = len(tiny_cohort.split(*unguided.recipe.train_on))
+    more = replace(unguided, name="more", reference="unguided", train_images=there + 1)
+    table = Table("t", "t", (unguided, more))
+    result = run_table(table, tiny_cohort, tmp_path, CATALOGUE, seeds=[0], engine=QUIET, say=lines.append)
+    assert result.of("unguided").why_not is None
+    assert f"on {there + 1} images, and there are {there} in train" in str(result.of("more").why_not)
+    assert "not run" in write_table(result, tmp_path, replicates=20)
+    all_of_them = Table("t", "t", (replace(more, reference=None, train_images=there),))
+    assert find_rows_without_data(all_of_them, tiny_cohort, lines.append) == {}
 
 
 def test_finished_rows_are_reused_and_a_stopped_table_goes_on(tiny_cohort, tmp_path, trained, monkeypatch):

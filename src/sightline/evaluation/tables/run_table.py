@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
-from sightline.data.split import ASSIGN_SPLITS, select_sources
+from sightline.data.split import ASSIGN_SPLITS, limit_per_class, select_sources
 from sightline.data.views.image_view import refuse_unmarked
 from sightline.errors import CohortError, RecipeError, SightlineError, count_noun
 from sightline.evaluation.result import Evaluation
@@ -113,7 +113,7 @@ def _collect_tests(cohort: Cohort, external: Cohort | None) -> dict[str, Cohort]
 
 
 def find_rows_without_data(table: Table, cohort: Cohort, say: Callable[[str], None]) -> dict[str, SightlineError]:
-    """Rows the cohort has nothing to guide by."""
+    """Rows the cohort has nothing to guide by, or fewer training images for than they claim."""
     failures: dict[str, SightlineError] = {}
     for row in table.rows:
         try:
@@ -122,6 +122,7 @@ def find_rows_without_data(table: Table, cohort: Cohort, say: Callable[[str], No
             if row.teacher is None:
                 require_regions(row.recipe, seen)
             refuse_unmarked(seen, row.recipe.view)
+            _require_images(row, seen)
             missing = next((name for name in row.needs if name in failures), None)
             if missing is not None:
                 raise CohortError(f"It needs the row {missing}, which was not run.")
@@ -129,6 +130,17 @@ def find_rows_without_data(table: Table, cohort: Cohort, say: Callable[[str], No
             say(f"{row.name}: not run. {error}")
             failures[row.name] = error
     return failures
+
+
+def _require_images(row: Row, seen: Cohort) -> None:
+    """Refuse a row that claims more training images than there are: it would be the row of all of them, twice."""
+    there = len(limit_per_class(seen, row.train_per_class, row.recipe.train_on, 0).split(*row.recipe.train_on))
+    if row.train_images is not None and row.train_images > there:
+        raise CohortError(
+            f"The row is to be trained on {count_noun(row.train_images, 'image')}, and there "
+            f"{'is' if there == 1 else 'are'} {there} in {' and '.join(row.recipe.train_on)}.",
+            f"Set train_images to {there} or less, or leave it out to train on all.",
+        )
 
 
 def mention_unpaired_rows(table: Table, cohort: Cohort, failures: Container[str], say: Callable[[str], None]) -> None:
