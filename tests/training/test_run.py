@@ -1,6 +1,7 @@
 """A finished run tells when its files were changed, and a folder is trained into by one process at a time."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,16 @@ from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
 from sightline.training.model_card import write_model_card
 from sightline.training.recipe import format_recipe_json, name_weights_by_content, read_recipe
-from sightline.training.run import LOCK, SEAL, compute_run_identity, find_identity, hold_run, open_run, start_run
+from sightline.training.run import (
+    LOCK,
+    SEAL,
+    compute_run_identity,
+    describe_environment,
+    find_identity,
+    hold_run,
+    open_run,
+    start_run,
+)  # fmt: skip
 from sightline.training.train import train
 
 QUIET = Engine(device="cpu", quiet=True)
@@ -32,6 +42,12 @@ def finished(tiny_cohort, tmp_path_factory):
 @pytest.fixture
 def folder(finished, tmp_path):
     return shutil.copytree(finished.folder, tmp_path / "run")
+
+
+def test_the_recorded_command_can_be_typed_again(monkeypatch):
+    typed = ["table", "t", "--rows", "s-512 guided 0.1", "--cohort", "my cohort"]
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/sightline", *typed])
+    assert shlex.split(describe_environment()["command"]) == ["sightline", *typed]
 
 
 def flip_a_bit(folder):

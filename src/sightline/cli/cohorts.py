@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ class Phantom:
         print(
             f"{self.destination}: {count_noun(len(truth['images']), 'chest')} in "
             f"{count_noun(truth['sessions'], 'session')}; next: "
-            f"sightline cohort import egd_cxr {self.destination} COHORT"
+            f"sightline cohort import egd_cxr {shlex.quote(str(self.destination))} COHORT"
         )
         return 0
 
@@ -120,7 +121,7 @@ class Phantom:
         print(
             f"{self.destination}: {len(vertebrae)} vertebrae in {len(truth['series'])} series of {self.studies} "
             f"subjects, {sum(one['grade'] > 0 for one in vertebrae)} deformed; next: "
-            f"sightline cohort import verse {self.destination} COHORT"
+            f"sightline cohort import verse {shlex.quote(str(self.destination))} COHORT"
         )
         return 0
 
@@ -342,8 +343,6 @@ class CohortSuggest:
 
 def _parse_facts(pairs: tuple[str, ...]) -> dict[str, str]:
     """Fact and value of `fact=value`."""
-    from sightline.errors import CohortError
-
     found = {}
     for pair in pairs:
         fact, equals, value = pair.partition("=")

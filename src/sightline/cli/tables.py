@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
@@ -127,7 +128,7 @@ class WriteCapsule:
         made = write_capsule(self.table, self.out)
         print(f"{made.path}: {count_noun(made.files, 'file')}, {made.bytes / 1e6:.2f} MB")
         print(f"digest {made.digest}")
-        print(f"anyone can check it: sightline verify {made.path.name} --digest {made.digest[:12]}")
+        print(f"anyone can check it: sightline verify {shlex.quote(made.path.name)} --digest {made.digest[:12]}")
         return 0
 
 

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import random
+import shlex
 import shutil
 import zipfile
 from dataclasses import asdict
@@ -583,6 +584,11 @@ def test_predictions_of_other_cases_are_refused(table, tmp_path):
 def test_paths_in_commands_keep_their_last_part():
     words = "python -m x --a=/b/c /data/ada/my.csv ~/runs/1 C:\\Users\\ada\\w.safetensors rows/2 1/2"
     assert strip_folders(words) == "python -m x --a=c my.csv 1 w.safetensors rows/2 1/2"
+    typed = ["x", "--rows", "guided 0.1", "/data/ada's scans/my csv", "--a=/b c/d e", "C:\\Users\\ada b\\w"]
+    cut = strip_folders(shlex.join(typed))
+    assert shlex.split(cut) == ["x", "--rows", "guided 0.1", "my csv", "--a=d e", "w"] and strip_folders(cut) == cut
+    # of a version that left the quotes out
+    assert strip_folders("x --title it's /data/ada/c") == "x --title it's c"
 
 
 def test_what_is_no_capsule_is_said(tmp_path):

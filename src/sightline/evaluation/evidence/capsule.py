@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -313,9 +314,18 @@ def strip_folders(command: str) -> str:
         >>> strip_folders("sightline table x --cohort /data/ada/cohort --size 768")
         'sightline table x --cohort cohort --size 768'
     """
-    return re.sub(
-        r"(?<![^\s=])(?:~|[A-Za-z]:)?[/\\]\S*", lambda found: PurePosixPath(found[0].replace("\\", "/")).name, command
-    )
+    start = r"(?<![^\s=])(?:~|[A-Za-z]:)?[/\\]"
+    try:
+        words = shlex.split(command) if "'" in command or '"' in command else []
+    except ValueError:  # of a version that left the quotes out
+        words = []
+    # a path with blanks in it is one word
+    cut = [re.sub(rf"^([^\s=/\\]+=|)({start}.*)$", _keep_last_part, word, flags=re.DOTALL) for word in words]
+    return re.sub(rf"(){start}\S*", _keep_last_part, shlex.join(cut) if words else command)
+
+
+def _keep_last_part(found: re.Match[str]) -> str:
+    return found[1] + PurePosixPath(found[0][len(found[1]) :].replace("\\", "/")).name
 
 
 def _strip_places(environment: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,7 +77,7 @@ def read_gate(run: Path) -> Gate:
         RunError: there is none, it is damaged, or it was made for other weights.
     """
     path = run / GATE
-    remedy = f"Make it: sightline gate {run} --cohort DIR"
+    remedy = f"Make it: sightline gate {shlex.quote(str(run))} --cohort DIR"
     if not path.is_file():
         raise RunError(f"{run} has no {GATE}: which images it may judge is not defined.", remedy)
     try:
