@@ -146,6 +146,9 @@ def test_two_runs_are_compared_by_every_test(world, tmp_path):
     assert all(c.difference == 0 for c in same.leading)
     with pytest.raises(RunError, match="named twice"):
         compare_runs([runs[0], runs[0]], runs[1:], cohort.split("test"), replicates=50, engine=QUIET)
+    for together in ((1, 1), (2, 2)):
+        with pytest.raises(RunError, match=r"Both sides are the same: .*after --with"):
+            compare_runs(runs, runs[::-1], cohort.split("test"), replicates=50, engine=QUIET, together=together)
     # every training calls at its own threshold
     calls = compare_methods(tables, tables[::-1], thresholds=((0.0, 1.1), (1.1, 0.0)), replicates=50).others
     shares = [(c.value_a, c.value_b) for c in calls if c.name.startswith("share of fracture called right")]
@@ -223,3 +226,6 @@ def test_runs_that_judge_together_are_the_ensemble_of_their_networks(world, tmp_
         compare_runs(runs, [both], cohort.split("test"), replicates=50, engine=QUIET, together=(3, 1))
     with pytest.raises(RunError, match="1 run cannot judge together by 0"):
         compare_runs(runs, [both], cohort.split("test"), replicates=50, engine=QUIET, together=(2, 0))
+    # an ensemble against its members
+    found = compare_runs(runs, runs, cohort.split("test"), replicates=50, engine=QUIET, together=(2, 1))
+    assert [c.difference for c in found.leading if c.name.startswith("Brier")] != [0.0]

@@ -171,3 +171,5 @@ def test_one_class_and_no_run_are_refused(cohort, tmp_path, monkeypatch):
         stress_runs([], [], cohort, engine=QUIET)
     with pytest.raises(RunError, match="named twice"):
         stress_runs([run, run], [], cohort, engine=QUIET)
+    with pytest.raises(RunError, match="Both sides are the same"):
+        stress_runs([run], [run], cohort, engine=QUIET)

@@ -177,8 +177,8 @@ def compare_runs(
         together: how many runs of a, and of b, make one ensemble.
 
     Raises:
-        RunError: no run of a method, one that is not finished, one that is named twice, or runs that make no whole
-            number of ensembles.
+        RunError: no run of a method, one that is not finished, one that is named twice, the same runs on both sides,
+            or runs that make no whole number of ensembles.
         CohortError: a cohort of other classes.
         FolderHeld: another command writes predictions of one of the runs.
     """
@@ -186,6 +186,8 @@ def compare_runs(
         raise RunError("A comparison needs runs of both methods.", "Name runs before and after --with.")
     require_each_once(runs_a)
     require_each_once(runs_b)
+    if together[0] == together[1]:  # an ensemble may be compared with its members
+        require_two_methods(runs_a, runs_b)
     names = name_methods((runs_a, runs_b), together)
     ours, theirs = (
         _average_members([_evaluate_alone(run, cohort, name, engine) for run in runs], members)
@@ -214,6 +216,17 @@ def compare_runs(
         words = "Some runs are calibrated and others are not: scores that use a threshold are not comparable."
         found = replace(found, notes=(*found.notes, words))
     return found
+
+
+def require_two_methods(runs_a: Sequence[Run], runs_b: Sequence[Run]) -> None:
+    """Refuse the same trainings as two methods: every difference would be 0, as if it had been measured.
+
+    Raises:
+        RunError: naming them.
+    """
+    if {run.identity for run in runs_a} == {run.identity for run in runs_b}:
+        folders = ", ".join(str(run.folder) for run in runs_b)
+        raise RunError(f"Both sides are the same: {folders}.", "Name the runs of another method after --with.")
 
 
 def _evaluate_alone(run: Run, cohort: Cohort, name: str, engine: Engine | None) -> Evaluation:

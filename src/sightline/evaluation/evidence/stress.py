@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sightline.data.views.frames import describe_shown
 from sightline.data.views.image_view import View
 from sightline.errors import RunError, count_words
-from sightline.evaluation.evidence.comparison import build_claim_rows, name_methods
+from sightline.evaluation.evidence.comparison import build_claim_rows, name_methods, require_two_methods
 from sightline.evaluation.evidence.interventions import Planes, require_both_classes, require_view
 from sightline.evaluation.evidence.picture_changes import CHANGES, FIELDS, PLAIN, change_picture
 from sightline.inference.predict import build_predictions, join_predictions
@@ -115,12 +115,14 @@ def stress_runs(
 
     Raises:
         RunError: no run, a run of volumes, of crops or of other than two classes, runs of other classes, trainings of
-            one method that are shown different pictures, or one that is named twice.
+            one method that are shown different pictures, one that is named twice, or one method as both.
         CohortError: a cohort of one class.
     """
     methods = [list(runs), *([list(others)] if others else [])]
     for each in methods:
         require_each_once(each)
+    if others:
+        require_two_methods(runs, others)
     views = [_require_shared_view(each, methods[0]) for each in methods]
     alike = describe_shown(views[0]) == describe_shown(views[-1])
     cohort = methods[0][0].recipe.see(cohort)
