@@ -124,6 +124,8 @@ def compare_methods(
     ]
     if single:
         notes.append("One training each: the chance of training is in no number here.")
+    if all(threshold is None for threshold in (*of_a, *of_b)):
+        notes.append(NO_THRESHOLD)
     notes += _describe_ends((*leading, *others))
     return MethodComparison(names, tuple(leading), tuple(others), tuple(margins), tuple(notes))
 
@@ -131,6 +133,12 @@ def compare_methods(
 ENDS_AT_ZERO = (
     "An interval that ends at exactly 0 where p is 0.05 or more: the methods differ on so few patients (fewer than six "
     "in one direction) that no swap or draw of them gives less. Read it as `not told apart`."
+)
+
+
+NO_THRESHOLD = (
+    "Calls (McNemar's test) are the most probable class: no threshold was fixed for them, as `sightline calibrate` "
+    "does on validation."
 )
 
 
