@@ -92,6 +92,9 @@ def test_the_tour_runs_as_written(tmp_path, monkeypatch, few_pictures, coarse_pi
             for line in body.splitlines():
                 assert line in printed.splitlines(), line
                 quoted += 1
+        elif language == "csv":
+            assert body in [path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.csv")], body
+            quoted += 1
     assert quoted >= 8
     # every file that the tour explains
     for place in ("phantom", "runs/guided", "runs/guided/evaluation/phantom-wrist-test", "predicted", "table"):
