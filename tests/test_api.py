@@ -243,6 +243,7 @@ def test_an_explanation_has_its_place(run_folder, tiny_cohort):
         (lambda run, cohort: sl.predict(run, cohort, workers="1"), SightlineError, "expected a whole number"),
         (lambda run, cohort: sl.predict(run, cohort, features=3), SightlineError, "folder of features was expected"),
         (lambda run, cohort: sl.load_recipe("small-guided", weights=5), RecipeError, "expected a text"),
+        (lambda run, cohort: sl.load_recipe("small-guided", size="big"), RecipeError, "whole number.* size=512"),
         (lambda run, cohort: sl.train(None, cohort, "x", steps=2), RecipeError, "got a NoneType"),
         (lambda run, cohort: sl.train("small-guided", cohort, None), SightlineError, "run folder was expected"),
         (lambda run, cohort: sl.dissect(run, cohort, "x", top="1%"), RecipeError, "top is '1%'"),

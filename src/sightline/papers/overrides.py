@@ -19,6 +19,8 @@ from sightline.structures.tag import Role
 from sightline.training.recipe import MOST, Recipe
 
 SELECT = ("last", "auc", "f1", "loss")
+# of numbers for which 2 would be refused, or odd
+_EXAMPLES = {"size": 512, "weight": 0.1, "rate": 0.01}
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ class Changes:
 
 def _require(name: str, value: Any, kind: type | tuple[type, ...], words: str) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
-        raise RecipeError(f"{name} is {value!r}; expected {words}.", f"Give for example {name}=2.")
+        raise RecipeError(
+            f"{name} is {value!r}; expected {words}.", f"Give for example {name}={_EXAMPLES.get(name, 2)}."
+        )
 
 
 def resize_recipe(recipe: Recipe, factor: float, *, least: int = 1) -> Recipe:

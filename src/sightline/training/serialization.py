@@ -45,6 +45,8 @@ FORMER_KINDS = {
 }
 FORMER_FIELDS = {("sampled_window_transformer", "tries"): "sampling", ("recipe", "average"): "ema_decay"}
 FORMER_TITLE, CURRENT_TITLE = "committee of ", "ensemble of "
+# of a value that its field cannot have; who builds a recipe from something else than its file says where that is
+FIX_FIELD = "Fix the field in recipe.json."
 
 
 def find_current_kind(kind: Any) -> Any:
@@ -230,4 +232,4 @@ def _list_asked(protocol: type) -> list[str]:
 
 
 def _build_error(value: Any, wanted: object, where: str) -> RecipeError:
-    return RecipeError(f"{where} is {value!r:.200}; expected {wanted}.", "Fix the field in recipe.json.")
+    return RecipeError(f"{where} is {value!r:.200}; expected {wanted}.", FIX_FIELD)

@@ -36,6 +36,7 @@ from sightline.evaluation.tables.table import Row, Table
 from sightline.io.yaml_files import read_yaml
 from sightline.training.recipe import Recipe
 from sightline.training.serialization import (
+    FIX_FIELD,
     Catalogue,
     build_from_plain,
     find_current_field,
@@ -129,7 +130,11 @@ def _build_row(
     change = data.get("change", {})
     if not isinstance(change, Mapping):
         raise RecipeError(f"{where}: change is {reprlib.repr(change)}.", "Write fields and values, e.g. {weight: 0.3}.")
-    recipe = change_recipe(find(data["recipe"]), change, catalogue, where)
+    try:
+        found = find(data["recipe"])
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error.message}", error.remedy) from None
+    recipe = change_recipe(found, change, catalogue, where)
     numbers: dict[str, Any] = {
         word: _parse_number(data[word], f"{where}: {word}", int, least=1, most=MOST_CASES)
         for word in ("train_images", "train_per_class")
@@ -208,7 +213,11 @@ def change_recipe(recipe: Recipe, change: Mapping[str, Any], catalogue: Catalogu
         if known and last not in known:
             raise RecipeError(f"{where}: the recipe has no field {dotted!r}.", _suggest_nearest(last, known))
         inside[last] = value
-    made = build_from_plain(plain, catalogue, where)
+    try:
+        made = build_from_plain(plain, catalogue)
+    except RecipeError as error:
+        remedy = "Fix it in `change`." if error.remedy == FIX_FIELD else error.remedy
+        raise RecipeError(f"{where}: {error.message.removeprefix('recipe.')}", remedy) from None
     assert isinstance(made, Recipe)
     return made
 
