@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sightline.data.split import find_leaking_patients, split_cohort
@@ -10,6 +11,7 @@ from sightline.structures.case import Case, Cohort
 from sightline.structures.identifiers import (
     clean_text,
     find_placeholders,
+    format_apart,
     group_alike_names,
     name_files,
     normalise_form,
@@ -107,3 +109,11 @@ def test_equal_titles_are_told_apart_by_as_much_of_their_paths_as_it_takes():
 def test_pixels_of_no_size_are_refused_before_they_are_written(spacing):
     with pytest.raises(CohortError, match="states pixels of"):
         Case("i", "s", "p", Path("i.png"), "normal", spacing_mm=spacing)
+
+
+def test_numbers_are_written_with_as_many_digits_as_tell_them_apart():
+    assert format_apart([0.25, 0.49963, 0.49961]) == ["0.25", "0.49963", "0.49961"]
+    assert format_apart([0.12345, 0.12345, 0.5]) == ["0.1235", "0.1235", "0.5"] and format_apart([]) == []
+    near = [0.5, float(np.nextafter(0.5, 1.0))]
+    assert [float(text) for text in format_apart(near)] == near
+    assert format_apart([0.5, 0.4], 3, "f") == ["0.500", "0.400"]

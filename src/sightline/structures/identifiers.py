@@ -150,6 +150,20 @@ def separate_names(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
     return [f"{name} ({tails[i]})" if i in tails else name for i, name in enumerate(names)]
 
 
+def format_apart(numbers: Sequence[float], digits: int = 4, style: str = "g") -> list[str]:
+    """Numbers to be shown side by side: with so many digits, or as many more as tell those apart that differ.
+
+    Example:
+        >>> format_apart([0.25, 0.49963, 0.49961]), format_apart([0.25, 0.5, 0.5])
+        (['0.25', '0.49963', '0.49961'], ['0.25', '0.5', '0.5'])
+    """
+    for more in range(digits, 18):
+        texts = [f"{number:.{more}{style}}" for number in numbers]
+        if len(set(texts)) == len(set(numbers)):
+            break
+    return texts
+
+
 def _strip_suffix(name: str) -> str:
     path = PurePosixPath(name)
     while path.suffix.lower() in _SUFFIXES and path.stem:

@@ -15,6 +15,7 @@ from sightline.io.files import read_json, read_run_csv, write_text
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.estimate import Estimate
 from sightline.metrics.predictions import Predictions
+from sightline.structures.identifiers import format_apart
 from sightline.training.run import Run
 
 CARD = "model_card.md"
@@ -225,11 +226,11 @@ def _describe_calibration(record: CalibrationRecord) -> list[str]:
     if record.fitted is not None:
         losses = record.fitted.describe_losses(3)
         lines.append(f"- probabilities: {record.fitted.recalibration.method}; log loss on unseen patients {losses}")
-    for point in record.points:
+    for point, threshold in zip(record.points, format_apart([p.threshold for p in record.points]), strict=True):
         reached = [f"{name} {point.chosen_on[name]:.3f}" for name in ("sensitivity", "specificity")
                    if point.chosen_on.get(name) is not None]  # fmt: skip
         there = f" ({', '.join(reached)} on {point.chosen_on.get('split', 'validation')})" if reached else ""
-        lines.append(f"- {point.name}: {point.positive} from {point.threshold:.4g} on{there}")
+        lines.append(f"- {point.name}: {point.positive} from {threshold} on{there}")
     if record.abstention is not None:
         where = record.abstention.chosen_on.get("split", "validation")
         lines.append(

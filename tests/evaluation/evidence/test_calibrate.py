@@ -13,11 +13,12 @@ from support.simulated import predictions_of
 from sightline.cli.main import main
 from sightline.errors import CohortError, FolderHeld, RunError
 from sightline.evaluation.evaluate import evaluate
-from sightline.evaluation.evidence.calibrate import CalibrationChoice, calibrate, require_two_classes
+from sightline.evaluation.evidence.calibrate import CalibrationChoice, calibrate, format_points, require_two_classes
 from sightline.evaluation.evidence.comparison import ENDS_AT_ZERO, compare_methods, compare_runs, write_comparison
 from sightline.evaluation.evidence.numbers import compute_evidence
 from sightline.io.files import hold_folder
 from sightline.metrics.calibration.recalibration import recalibrate
+from sightline.metrics.decision.operating_points import OperatingPoint
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.combined import build_ensemble_recipe
 from sightline.structures.case import Cohort
@@ -127,6 +128,14 @@ def test_shares_that_are_none_are_refused_before_anything_is_predicted():
         for share in (float("nan"), float("inf"), 2.0, -1.0, 0.0):
             with pytest.raises(RunError, match=r"(share above 0, up to 1|rate between 0 and 1) was expected"):
                 CalibrationChoice(**{name: (share,) if name.endswith("ties") else share})
+
+
+def test_thresholds_of_two_points_do_not_read_alike():
+    """After a large temperature all probabilities lie near one half."""
+    points = [OperatingPoint("fracture", at, "sensitivity", of) for at, of in ((0.499611, 0.95), (0.499634, 0.9))]
+    page = format_points(points)
+    assert "fracture \u2265 0.49961 |" in page and "fracture \u2265 0.49963 |" in page
+    assert "\u2265 0.25 |" in format_points([replace(points[0], threshold=0.25)])
 
 
 def test_two_runs_are_compared_by_every_test(world, tmp_path):

@@ -28,6 +28,7 @@ from sightline.metrics.estimate import Estimate
 from sightline.metrics.predictions import Predictions
 from sightline.plots.reliability import ReliabilityCurve, draw_reliability
 from sightline.structures.case import Cohort
+from sightline.structures.identifiers import format_apart
 from sightline.training.engine import Engine
 from sightline.training.run import Run, describe_environment
 
@@ -287,9 +288,9 @@ def format_points(points: Sequence[OperatingPoint]) -> str:
     """A table of operating points and what they reach where they were chosen."""
     head = "| point | called from | chosen on | sensitivity there | specificity there |\n|---|---|---|---|---|\n"
     rows = []
-    for point in points:
+    for point, threshold in zip(points, format_apart([p.threshold for p in points]), strict=True):
         reached = [point.chosen_on.get(name) for name in ("sensitivity", "specificity")]
         cells = ["–" if value is None else f"{value:.3f}" for value in reached]
-        rows.append(f"| {point.name} | {point.positive} ≥ {point.threshold:.4g} | {point.chosen_on.get('split', '')} | "
+        rows.append(f"| {point.name} | {point.positive} ≥ {threshold} | {point.chosen_on.get('split', '')} | "
                     f"{cells[0]} | {cells[1]} |\n")  # fmt: skip
     return head + "".join(rows)

@@ -16,6 +16,7 @@ from sightline.metrics.decision.subgroups import Subgroup, compute_subgroup_repo
 from sightline.metrics.estimate import Estimate, format_p_cell
 from sightline.metrics.predictions import Predictions
 from sightline.plots.html_report import ReportTable, Section
+from sightline.structures.identifiers import format_apart
 
 # rows in the pictures; more lines than this cannot be told apart
 SHOWN = 5
@@ -69,11 +70,10 @@ def _build_point_table(rows: dict[str, RowResult], studies: dict[str, Prediction
     """Sensitivity to NPV at thresholds that validation fixed; None with more than two classes, or nothing kept."""
     cells = []
     for name, row in rows.items():
-        for point in _choose_points(row, studies[name]):
+        points = _choose_points(row, studies[name])
+        for point, threshold in zip(points, format_apart([p.threshold for p in points], 3, "f"), strict=True):
             found = compute_point_estimates(studies[name], point)
-            cells.append(
-                (name, point.name, f"{point.threshold:.3f}", *(_find_text(found, word) for word in _POINT_COLUMNS))
-            )
+            cells.append((name, point.name, threshold, *(_find_text(found, word) for word in _POINT_COLUMNS)))
     if not cells:
         return None
     return ReportTable(
