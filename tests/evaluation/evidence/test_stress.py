@@ -16,6 +16,7 @@ from sightline.evaluation.evidence.picture_changes import CHANGES, CROPPED, FIEL
 from sightline.evaluation.evidence.stress import stress_runs, write_stress
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.io.image import read_image
+from sightline.losses.heatmap_matching import HeatmapMatch
 from sightline.metrics.classification.scores import AUC
 from sightline.metrics.statistics.bootstrap import score_point
 from sightline.structures.case import Case, Cohort
@@ -131,6 +132,22 @@ def test_two_trainings_of_a_method_are_averaged(cohort, tmp_path, monkeypatch):
     (drop,) = report.drops[CROPPED]
     single = [score_point(AUC(1), t) for t in report.predictions[CROPPED][0]]
     assert drop.difference == pytest.approx(np.mean(single) - 1.0) and drop.n["trainings"] == 2
+
+
+def test_a_network_that_judges_each_class_by_itself_keeps_its_sigmoids(cohort, tmp_path, monkeypatch):
+    """They do not sum to 1, and the first picture ended with an error that asked for a softmax."""
+    run, apart = (
+        run_of(tmp_path, n, monkeypatch, dict.fromkeys(("one", "each"), (0.45, 0.55))) for n in ("one", "each")
+    )
+    apart = replace(
+        apart, recipe=replace(apart.recipe, objective=HeatmapMatch("classifier"), guidance=None, weight=0.0)
+    )
+    few = replace(cohort, cases=cohort.cases[:4])
+    report = stress_runs([run, apart], [], few, engine=QUIET, replicates=20)
+    softmax, sigmoid = report.predictions[PLAIN][0]
+    assert sigmoid.independent and not softmax.independent
+    odds = [np.log(p / (1 - p)) for p in (softmax.probabilities[:, 1], sigmoid.probabilities[:, 1])]
+    np.testing.assert_allclose(odds[0], 2 * odds[1], rtol=1e-5)
 
 
 def test_every_method_is_shown_pictures_as_it_was_trained_on(cohort, tmp_path, monkeypatch):

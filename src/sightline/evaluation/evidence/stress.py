@@ -148,7 +148,10 @@ def stress_runs(
     predictions = {
         name: tuple(
             tuple(
-                join_predictions(build_predictions(cohort, probabilities[:, i]), run.recipe.join_views)
+                join_predictions(
+                    build_predictions(cohort, probabilities[:, i], independent=run.recipe.independent),
+                    run.recipe.join_views,
+                )
                 for probabilities, run in zip(trainings, each, strict=True)
             )
             for trainings, each in zip(stacked, methods, strict=True)
@@ -239,7 +242,7 @@ class SharedNetworks:
 
     def __init__(self, runs: Sequence[Run], device: torch.device) -> None:
         self.device = device
-        self.independent = runs[0].recipe.independent
+        self._independent = [run.recipe.independent for run in runs]
         self.networks = [to_channels_last(run.network().to(device)) for run in runs]
         self._digests = [_digest_frozen(network) for network in self.networks]
 
@@ -247,7 +250,7 @@ class SharedNetworks:
         """Class probabilities [n, k] of images [n, c, h, w], one table a network."""
         known: dict[str, Tensor] = {}
         found = []
-        for network, digest in zip(self.networks, self._digests, strict=True):
+        for network, digest, independent in zip(self.networks, self._digests, self._independent, strict=True):
             given = images
             if digest and isinstance(network, TakesFeatures):
                 if digest not in known:
@@ -255,7 +258,7 @@ class SharedNetworks:
                         known[digest] = network.trunk.frozen_features(to_channels_last(images.to(self.device)))
                 given = known[digest]
             evidence = forward_evidence(network, given, self.device)
-            found.append(np.asarray(compute_probabilities(evidence.logits, independent=self.independent)))
+            found.append(np.asarray(compute_probabilities(evidence.logits, independent=independent)))
         return found
 
 
