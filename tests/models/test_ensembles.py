@@ -1,6 +1,7 @@
 """Finished runs that judge together: means of probabilities and of maps, the mirror image, smoothing."""
 
 import csv
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from sightline.data.datasets.folder.writer import write_cohort
 from sightline.errors import RecipeError
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
-from sightline.models.ensembles import Ensemble, average_maps, smooth_maps
+from sightline.models.ensembles import Ensemble, average_answers, average_maps, smooth_maps
 from sightline.models.necks import Fusion
 from sightline.models.pooling import MaxPool, MeanPool
 from sightline.models.volume_networks import VolumeUNet
@@ -53,6 +54,21 @@ def test_probabilities_are_the_mean_of_the_members():
     images = torch.rand(2, 1, 64, 64)
     said = [m(x).logits.softmax(1) for m in network.members for x in (images, images.flip(3))]
     torch.testing.assert_close(network(images).logits.exp(), sum(said) / 6)
+
+
+@torch.no_grad()
+def test_members_that_judge_each_class_by_itself_keep_their_sigmoids():
+    """The logarithms of a mean softmax stood for log odds, so that no class reached one half."""
+    network = built(Ensemble((TINY, TINY), mirrored=True, independent=True), classes=3)
+    for member, bias in zip(network.members, ((3.0, 2.0, -1.0), (5.0, -2.0, 0.5)), strict=True):
+        member.head.linear.bias.copy_(torch.tensor(bias))
+    images = torch.rand(2, 1, 64, 64)
+    said = [m(x).logits.sigmoid() for m in network.members for x in (images, images.flip(3))]
+    torch.testing.assert_close(network(images).logits.sigmoid(), sum(said) / 4)
+    assert network(images).logits.sigmoid().max() > 0.9
+    certain = torch.tensor([[[200.0, -200.0, 1e4]], [[100.0, -100.0, -1e4]], [[100.0, -100.0, 1e4]]])
+    far = average_answers(certain, independent=True)
+    torch.testing.assert_close(far, torch.tensor([[100.0 + math.log(1.5), -100.0 - math.log(1.5), math.log(2.0)]]))
 
 
 @pytest.mark.parametrize("config", [TINY, VolumeUNet(width=4, head="maps", size=32)])

@@ -8,6 +8,7 @@ import pytest
 
 from sightline.cli.main import main
 from sightline.errors import RecipeError
+from sightline.losses.heatmap_matching import HeatmapMatch
 from sightline.papers.combined import build_cascade_recipe, build_ensemble_recipe
 from sightline.papers.recipes import find_recipe
 
@@ -78,3 +79,18 @@ def test_what_is_put_together_was_trained_on_what_any_part_was():
         assert set(build_cascade_recipe(*parts).train_on) == {"train", "val"}
     with pytest.raises(RecipeError, match="views of a study in different ways: none and maximum"):
         build_ensemble_recipe([chosen, replace(chosen, join_views="maximum")])
+
+
+def test_an_ensemble_averages_the_kind_of_answer_that_its_members_give():
+    softmax = find_recipe("lbm")
+    sigmoid = replace(softmax, title="each", objective=HeatmapMatch("classifier"), guidance=None, weight=0.0)
+    assert not build_ensemble_recipe([softmax, softmax]).model.independent
+    recipe = build_ensemble_recipe([sigmoid, sigmoid])
+    assert recipe.independent and recipe.model.independent
+    for parts in ((softmax, sigmoid), (sigmoid, softmax)):
+        with pytest.raises(RecipeError, match=r"each judges each class by itself .* no common mean"):
+            build_ensemble_recipe(parts)
+    # as it was written before an ensemble knew of sigmoids
+    with pytest.raises(RecipeError, match="averages answers of a softmax") as refused:
+        replace(recipe, model=replace(recipe.model, independent=False))
+    assert "sightline ensemble" in refused.value.remedy

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import interpolate, logsigmoid, pad
 
 from sightline.errors import RecipeError, count_noun
 from sightline.models.backbones import Trunk
@@ -97,9 +97,9 @@ class Ensemble:
     """The mean of what several trained networks say (deep ensembles, Lakshminarayanan 2017).
 
     Its weights are those of finished runs (`sightline.training.assemble`): `members.0.`, `members.1.` ... hold exactly
-    what the members' configs build; nothing is trained. Probabilities are averaged, the logits are their logarithms.
-    Maps are averaged in like units: each is brought to the members' mean spread over the image, so that none speaks
-    louder because its loss left it wider.
+    what the members' configs build; nothing is trained. Probabilities are averaged; the logits are their logarithms, or
+    their log odds where the members judge each class by itself. Maps are averaged in like units: each is brought to the
+    members' mean spread over the image, so that none speaks louder because its loss left it wider.
 
     Attributes:
         members: the networks; one alone may sit here for its mirror image or for smoothing.
@@ -108,12 +108,14 @@ class Ensemble:
             One cell that stands out by chance then loses against a place where several agree.
         maps_of: members whose maps are averaged, by their place from 0; empty: of all. A guided network that judges
             together with an unguided one can show its map alone.
+        independent: whether the members judge each class by itself (sigmoid) instead of against the others (softmax).
     """
 
     members: tuple[Member, ...]
     mirrored: bool = False
     smooth: float = 0.0
     maps_of: tuple[int, ...] = field(default=(), metadata={"since": "0.2"})
+    independent: bool = field(default=False, metadata={"since": "0.2"})
 
     def __post_init__(self) -> None:
         """Refuse an empty ensemble and widths that mean nothing."""
@@ -160,6 +162,7 @@ class EnsembleNetwork(nn.Module):
         super().__init__()
         self.mirrored = config.mirrored
         self.smooth = config.smooth
+        self.independent = config.independent
         self.maps_of = config.maps_of or tuple(range(len(config.members)))
         self.members = nn.ModuleList(member.build(n_classes) for member in config.members)
         # keeps features of the frozen stages that all members have in common (`training/feature_cache.py`)
@@ -179,7 +182,7 @@ class EnsembleNetwork(nn.Module):
         if self.mirrored:
             answers += [_flip_back(member(images.flip(-1))) for member in self.members]
         with torch.autocast(images.device.type, enabled=False):
-            logits = torch.stack([one.logits.float().log_softmax(dim=1) for one in answers])
+            logits = torch.stack([one.logits.float() for one in answers])
             # mirror images follow all members, in the same order
             shown = [one for place, one in enumerate(answers) if place % len(self.members) in self.maps_of]
             maps = [one.maps.float() for one in shown if one.maps is not None]
@@ -189,10 +192,18 @@ class EnsembleNetwork(nn.Module):
                 extras["attention"] = smooth_maps(torch.stack(_resize_to_finest(shares)).mean(dim=0), self.smooth)
             whole = len(maps) == len(shown)
             return Evidence(
-                logits=logits.logsumexp(dim=0) - math.log(len(answers)),
+                logits=average_answers(logits, independent=self.independent),
                 maps=smooth_maps(average_maps(_resize_to_finest(maps)), self.smooth) if whole else None,
                 extras=extras,
             )
+
+
+def average_answers(logits: Tensor, *, independent: bool) -> Tensor:
+    """Logits [b, k] whose softmax (sigmoid where classes are independent) is the mean of that of logits [n, b, k]."""
+    if independent:
+        # log odds of two sums in logarithms, so that they stay numbers where every member is certain
+        return logsigmoid(logits).logsumexp(dim=0) - logsigmoid(-logits).logsumexp(dim=0)
+    return logits.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(logits))
 
 
 def average_maps(maps: Sequence[Tensor]) -> Tensor:

@@ -67,7 +67,8 @@ def build_ensemble_recipe(
 
     Raises:
         RecipeError: no member; a network that says no class maps or class scores of the whole image; or members that
-            are shown different images, tell different classes apart, or join the views of a study in different ways.
+            are shown different images, tell different classes apart, judge classes against each other and each by
+            itself, or join the views of a study in different ways.
     """
     if not recipes:
         raise RecipeError("An ensemble needs at least one member.", "Name one or more run folders.")
@@ -84,6 +85,13 @@ def build_ensemble_recipe(
             raise RecipeError(
                 f"{first.title} and {recipe.title} tell different classes apart.", "Use runs of one task."
             )
+        if recipe.independent != first.independent:
+            each, others = (first, recipe) if first.independent else (recipe, first)
+            raise RecipeError(
+                f"{each.title} judges each class by itself (sigmoid), {others.title} all against each other (softmax): "
+                "their probabilities have no common mean.",
+                "Use runs that are all of one kind.",
+            )
         shown, shown_first = describe_shown(recipe.view), describe_shown(first.view)
         if shown != shown_first:
             raise RecipeError(
@@ -97,7 +105,7 @@ def build_ensemble_recipe(
                 "Use runs of one join_views.",
             )
         members.append(recipe.model)
-    model = Ensemble(tuple(members), mirrored, smooth, tuple(maps_of))
+    model = Ensemble(tuple(members), mirrored, smooth, tuple(maps_of), first.independent)
     return _join_training(replace(first, title=f"ensemble of {len(members)}", model=model), recipes)
 
 

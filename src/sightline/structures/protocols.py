@@ -166,6 +166,12 @@ def needs_features(objective: ObjectiveConfig | None) -> bool:
     return bool(getattr(objective, "needs_features", False))
 
 
+def find_averaged_answers(model: ModelConfig) -> bool | None:
+    """Whether networks of a config average sigmoid (`independent`) or softmax answers; None where they average none."""
+    independent: bool | None = getattr(model, "independent", None)
+    return independent
+
+
 def accepts_soft_targets(loss: GuidanceConfig | ObjectiveConfig | None) -> bool:
     """Whether a loss takes targets between 0 and 1 as such (`takes_shares`), or looks at none."""
     return loss is None or not loss.needs_regions or bool(getattr(loss, "takes_shares", False))

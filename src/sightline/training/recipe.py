@@ -29,6 +29,7 @@ from sightline.structures.protocols import (
     GuidanceConfig,
     ModelConfig,
     ObjectiveConfig,
+    find_averaged_answers,
     has_deep_maps,
     has_features,
     needs_features,
@@ -202,6 +203,13 @@ class Recipe:
             )
         if self.weight > 0.0 and self.guidance is None:
             raise RecipeError(f"weight {self.weight} has no guidance to weigh.", "Name a guidance or set weight 0.")
+        if (averaged := find_averaged_answers(self.model)) not in (None, self.independent):
+            each, all_of = "a sigmoid for each class", "a softmax over all classes"
+            raise RecipeError(
+                f"{self.title} averages answers of {each if averaged else all_of}, and its members give "
+                f"{each if self.independent else all_of}.",
+                "Put it together anew: sightline ensemble.",
+            )
         if has_deep_maps(self.model) and not self.weight > 0.0:
             raise RecipeError("deep_maps are guided alone, and nothing guides here.", "Set deep_maps to false.")
         if needs_features(self.objective) != has_features(self.model):

@@ -14,8 +14,15 @@ from sightline.cli.main import main
 from sightline.errors import CohortError, FolderHeld, RunError
 from sightline.evaluation.evaluate import evaluate
 from sightline.evaluation.evidence.calibrate import CalibrationChoice, calibrate, format_points, require_two_classes
-from sightline.evaluation.evidence.comparison import ENDS_AT_ZERO, compare_methods, compare_runs, write_comparison
+from sightline.evaluation.evidence.comparison import (
+    ENDS_AT_ZERO,
+    _average_members,
+    compare_methods,
+    compare_runs,
+    write_comparison,
+)
 from sightline.evaluation.evidence.numbers import compute_evidence
+from sightline.evaluation.result import Evaluation
 from sightline.io.files import hold_folder
 from sightline.metrics.calibration.recalibration import recalibrate
 from sightline.metrics.decision.operating_points import OperatingPoint
@@ -240,3 +247,12 @@ def test_runs_that_judge_together_are_the_ensemble_of_their_networks(world, tmp_
     # an ensemble against its members
     found = compare_runs(runs, runs, cohort.split("test"), replicates=50, engine=QUIET, together=(2, 1))
     assert [c.difference for c in found.leading if c.name.startswith("Brier")] != [0.0]
+
+
+def test_softmax_and_sigmoid_runs_do_not_judge_together():
+    softmax = predictions_of([0, 1, 1], [0.2, 0.7, 0.4])
+    sigmoid = replace(softmax, independent=True)
+    with pytest.raises(RunError, match="no common mean"):
+        _average_members([Evaluation(softmax), Evaluation(sigmoid)], 2)
+    (alike,) = _average_members([Evaluation(sigmoid), Evaluation(sigmoid)], 2)
+    assert alike.predictions == sigmoid

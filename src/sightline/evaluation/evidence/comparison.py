@@ -247,7 +247,7 @@ def _average_members(evaluations: Sequence[Evaluation], members: int) -> list[Ev
     """Each `members` evaluations as one, whose probabilities are their mean; alone they stay as they are.
 
     Raises:
-        RunError: they make no whole number of ensembles.
+        RunError: they make no whole number of ensembles, or one mixes softmax and sigmoid answers.
     """
     if members == 1:
         return list(evaluations)
@@ -258,6 +258,12 @@ def _average_members(evaluations: Sequence[Evaluation], members: int) -> list[Ev
         )
     tables = align([one.predictions for one in evaluations])
     groups = [tables[start : start + members] for start in range(0, len(tables), members)]
+    if any(len({one.independent for one in group}) > 1 for group in groups):
+        raise RunError(
+            "Runs that judge each class by itself (sigmoid) and runs that judge all against each other (softmax) "
+            "cannot judge together: their probabilities have no common mean.",
+            "Let runs of one kind judge together.",
+        )
     return [
         Evaluation(replace(group[0], probabilities=np.mean([one.probabilities for one in group], axis=0), alone=None))
         for group in groups
