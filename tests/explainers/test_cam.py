@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sightline.errors import GeometryError, RecipeError
-from sightline.explainers.cam import ClassActivationMap, GradCAM
+from sightline.explainers.cam import ClassActivationMap, GradCAM, GradCAMPlusPlus
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
 from sightline.models.pooling import MeanPool
@@ -71,6 +71,21 @@ def test_grad_cam_equals_the_published_package(net, images, layer):
     scale = float(abs(theirs).max())
     assert scale > 0
     torch.testing.assert_close(ours / scale, torch.from_numpy(theirs).relu() / scale, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_grad_cam_pp_behind_global_pooling_is_its_formula():
+    """Of n cells, g = w / n: a constant beside g^2 let g^3 weigh the channels, the more the finer the map."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
+    )
+    for side in (8, 96):
+        images = torch.rand(2, 1, side, side)
+        features, w = network[:2](images), network[4].weight[1].relu()
+        weights = w / (2.0 + w * features.mean((2, 3)))
+        expected = torch.einsum("bc,bc...->b...", weights, features)
+        torch.testing.assert_close(GradCAMPlusPlus("1")(network, images, [1])[:, 0], expected)
 
 
 def test_layer_before_an_in_place_step(net, images):

@@ -99,15 +99,13 @@ def weigh_channels(activation: Tensor, gradients: Tensor) -> Tensor:
     return torch.einsum("nbc,bc...->bn...", gradients.flatten(3).mean(-1), activation)
 
 
-TINY = 1e-6
-
-
 @dataclass(frozen=True)
 class GradCAMPlusPlus:
     """relu(sum over channels of w A), w = sum over cells of alpha relu(g), alpha = g^2 / (2 g^2 + g^3 sum of A).
 
     A is a layer's output and g the gradient of the score with respect to it. The second and third derivatives of the
-    paper are those of exp(z_c) divided by it, where the network is piecewise linear (its equation 19).
+    paper are those of exp(z_c) divided by it, where the network is piecewise linear (its equation 19). Nothing is
+    added below: behind global pooling g^2 is smaller than the 1e-6 of pytorch-grad-cam, and g^3 would weigh instead.
 
     Attributes:
         layer: name of the module as in `model.named_modules()`.
@@ -142,9 +140,10 @@ class GradCAMPlusPlus:
 
 def _weigh_by_rises(activation: Tensor, g: Tensor) -> Tensor:
     total = activation.flatten(2).sum(-1).view(*activation.shape[:2], *[1] * (activation.ndim - 2))
-    below = 2.0 * g**2 + total * g**3 + TINY
-    alpha = torch.where(g != 0.0, g**2 / below, torch.zeros_like(g))
-    weights = (alpha * g.clamp(min=0.0)).flatten(3).sum(-1)
+    rises = g.clamp(min=0.0)
+    # alpha with g^2 taken out, which would underflow; at least 2 where A is not negative
+    below = 2.0 + total * rises
+    weights = (rises / torch.where(below != 0.0, below, torch.ones_like(below))).flatten(3).sum(-1)
     return torch.einsum("nbc,bc...->bn...", weights, activation)
 
 
