@@ -275,5 +275,5 @@ def test_smooth_grad_is_the_mean_over_its_own_noise():
     assert torch.allclose(SmoothGrad(InputGradient(), 3, noise=0.0)(network, x, [0]), InputGradient()(network, x, [0]))
     generator = torch.Generator().manual_seed(0)
     scale = 0.1 * (x.flatten(1).amax(1) - x.flatten(1).amin(1)).view(-1, 1, 1, 1)
-    slow = [InputGradient()(network, x + scale * torch.randn(x.shape, generator=generator), [0]) for _ in range(4)]
+    slow = [InputGradient()(network, x + scale * torch.randn(x.shape[1:], generator=generator), [0]) for _ in range(4)]
     assert torch.allclose(once, sum(slow) / 4, atol=1e-7)

@@ -237,7 +237,8 @@ class SmoothGrad:
         explainer: whose maps are averaged.
         samples: number of noisy copies.
         noise: standard deviation of the noise, as a share of each image's range of values.
-        seed: of the noise; torch's own generators are left alone.
+        seed: of the noise, which is the same for every image, so that a map does not depend on the image's place in the
+            batch; torch's own generators are left alone.
 
     Example:
         >>> import torch
@@ -269,7 +270,7 @@ class SmoothGrad:
         scale = (self.noise * spread).view(-1, *[1] * (images.ndim - 1))
         total: Tensor | None = None
         for _ in range(self.samples):
-            noise = torch.randn(images.shape, generator=generator, dtype=torch.float32).to(images)
+            noise = torch.randn(images.shape[1:], generator=generator, dtype=torch.float32).to(images)
             noisy = images + scale * noise
             given = replace(batch, images=noisy) if isinstance(batch, Batch) else noisy
             maps = self.explainer(model, given, classes, create_graph=create_graph)
