@@ -72,6 +72,23 @@ def test_all_energy_inside_is_the_floor_and_maps_without_evidence_are_left_out()
     assert float(MapEnergy()(maps, targets, torch.zeros_like(guided)).value) == 0.0
 
 
+@pytest.mark.parametrize("low", [-45.0, -95.0, -1e3])
+def test_softplus_energy_has_a_gradient_however_low_a_map_is(low):
+    """The sum of denormal numbers is above 0, and 1 / sum is not finite; below -104 the map was left out."""
+    maps, targets, guided = (one[:1] for one in case())
+    maps = maps.float() - maps.amax() + low
+    shares = (maps - low).flatten(2).softmax(-1).view_as(maps)
+    expected = -(shares * nn.functional.avg_pool2d(targets.float(), 4))[0, 1].sum()
+    term = MapEnergy("softplus")(maps.requires_grad_(), targets, guided)
+    torch.testing.assert_close(term.value.detach(), expected, rtol=1e-4, atol=0)
+    term.value.backward()
+    assert torch.isfinite(maps.grad).all() and float(maps.grad.abs().max()) > 1e-3
+    tiny = torch.full((1, 2, 3, 4), 1e-41, requires_grad=True)
+    term = MapEnergy()(tiny, targets, guided)
+    term.value.backward()
+    assert term.images == 0 and torch.isfinite(tiny.grad).all()
+
+
 def test_what_means_nothing_is_refused():
     with pytest.raises(RecipeError, match="relu or softplus"):
         MapEnergy("abs")

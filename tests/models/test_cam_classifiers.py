@@ -125,6 +125,21 @@ def test_noisy_or_is_sure_where_any_cell_is_and_keeps_to_numbers():
     assert torch.isfinite(NoisyOrPool()(torch.tensor([[[-1e4, -1e4]], [[1e4, 1e4]]]))).all()
 
 
+@pytest.mark.parametrize("low", [-35.0, -84.0, -95.0, -1e4])
+def test_noisy_or_shares_its_logit_however_low_all_cells_are(low):
+    """S underflows below -80: parts of it were infinite, or no number, beside a finite logit."""
+    maps = torch.full((1, 1, 2, 2), low)
+    maps[0, 0, 0, 1] += 1.0
+    maps.requires_grad_()
+    pool, parts = NoisyOrPool(), torch.tensor([1.0, math.e, 1.0, 1.0]) / (3.0 + math.e)
+    logit, share = pool(maps), pool.share(maps)
+    assert float(logit.detach()) == pytest.approx(low + math.log(1e-4 / (1 - 1e-4)) + math.log(3.0 + math.e), rel=1e-5)
+    torch.testing.assert_close(share.detach().flatten(), parts * float(logit.detach()), rtol=1e-4, atol=0)
+    (gradient,) = torch.autograd.grad(logit.sum() + share.square().sum(), maps, retain_graph=True)
+    assert torch.isfinite(gradient).all()
+    torch.testing.assert_close(torch.autograd.grad(logit.sum(), maps)[0].flatten(), parts, rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize(
     "make",
     [

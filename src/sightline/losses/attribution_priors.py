@@ -75,7 +75,7 @@ class MapEnergy:
         guided, targets = guided.to(maps.device), targets.to(maps.device)
         with torch.autocast(maps.device.type, enabled=False):
             evidence = maps.to(torch.promote_types(maps.dtype, torch.float32))
-            evidence = evidence.relu() if self.positive == "relu" else softplus(evidence)
+            evidence = evidence.relu() if self.positive == "relu" else softplus(_move_low_maps_up(evidence))
             inside, alive = _compute_energy_inside(evidence, _compute_cover(targets, evidence).expand_as(evidence))
             counted = guided & alive
             shares = inside[counted]
@@ -223,9 +223,18 @@ def _compute_cover(targets: Tensor, maps: Tensor) -> Tensor:
         return cover
 
 
+def _move_low_maps_up(maps: Tensor) -> Tensor:
+    """Maps [b, k, h, w], those whose every cell lies below -40 raised to it, all cells alike.
+
+    There softplus is exp, so that the shares of its sum stay as they are, and neither the sum nor 1 / sum leaves the
+    range of numbers.
+    """
+    return maps + (-40.0 - maps.detach().amax((2, 3), keepdim=True)).clamp(min=0.0)
+
+
 def _compute_energy_inside(evidence: Tensor, cover: Tensor) -> tuple[Tensor, Tensor]:
-    """sum(S A) / sum(A) of maps A >= 0, [b, k], and which have any."""
+    """sum(S A) / sum(A) of maps A >= 0, [b, k], and which have any that the gradient, of 1 / sum(A), can bear."""
     total = evidence.flatten(2).sum(-1)
-    alive = total > 0.0
+    alive = total > torch.finfo(total.dtype).tiny / torch.finfo(total.dtype).eps
     inside = (evidence * cover).flatten(2).sum(-1) / torch.where(alive, total, torch.ones_like(total))
     return inside, alive

@@ -135,6 +135,10 @@ class TopPool:
         return flat.topk(max(1, round(self.share_kept * flat.shape[-1])), dim=-1)
 
 
+# below it softplus(x) is exp(x) to the last digit of 64 bits
+EXPONENTIAL_BELOW = -40.0
+
+
 @dataclass(frozen=True)
 class NoisyOrPool:
     """z = logit(1 - prod(1 - p)) with p = sigmoid(M + logit(prior)): a finding in any cell, each judged by itself.
@@ -156,20 +160,24 @@ class NoisyOrPool:
 
     def __call__(self, maps: Tensor) -> Tensor:
         """Logits [b, k]."""
-        total = self._take_surprise(maps).flatten(2).sum(-1)
-        # below the least positive number nothing is left of a sum but log 0
-        total = total.clamp(min=torch.finfo(total.dtype).tiny)
-        return total + torch.log(-torch.expm1(-total))
+        surprise, raised = self._take_surprise(maps)
+        total = surprise.flatten(2).sum(-1)
+        return total + torch.log(-torch.expm1(-total)) - raised
 
     def share(self, maps: Tensor) -> Tensor:
         """Each cell's part of S, of z."""
-        surprise = self._take_surprise(maps)
-        total = surprise.flatten(2).sum(-1).clamp(min=torch.finfo(surprise.dtype).tiny)
-        return surprise * (self(maps) / total).view(*total.shape, *[1] * (maps.ndim - 2))
+        surprise, _ = self._take_surprise(maps)
+        flat = surprise.flatten(2)
+        return (flat / flat.sum(-1, keepdim=True) * self(maps).unsqueeze(-1)).view_as(maps)
 
-    def _take_surprise(self, maps: Tensor) -> Tensor:
-        """-log(1 - p) of each cell."""
-        return softplus(maps + math.log(self.prior / (1.0 - self.prior)))
+    def _take_surprise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """-log(1 - p) of each cell, and by how much, [b, k], log odds were raised so that no sum of it underflows.
+
+        Where any are, every softplus is an exp: z is less by as much, and each cell's part stays.
+        """
+        odds = maps + math.log(self.prior / (1.0 - self.prior))
+        raised = (EXPONENTIAL_BELOW - odds.detach().flatten(2).amax(-1)).clamp(min=0.0)
+        return softplus(odds + raised.view(*raised.shape, *[1] * (maps.ndim - 2))), raised
 
 
 Pooling = MeanPool | SoftmaxPool | MaxPool | LogSumExpPool | TopPool | NoisyOrPool
