@@ -240,6 +240,9 @@ def test_runs_that_judge_together_are_the_ensemble_of_their_networks(world, tmp_
     assert brier.difference == pytest.approx(0.0, abs=1e-6) and brier.value_a != pytest.approx(0.25, abs=1e-9)
     alone = compare_runs(runs[:1], [both], cohort.split("test"), replicates=50, engine=QUIET)
     assert abs(next(c for c in alone.leading if c.name.startswith("Brier")).difference) > 1e-6
+    # the logarithms of its probabilities say nothing of how strong the evidence was: rounding alone chose who answers
+    with pytest.raises(RunError, match="Every energy is 0"):
+        calibrate(both, cohort, CalibrationChoice(coverage=0.8, confidence="energy"), engine=QUIET)
     with pytest.raises(RunError, match="2 runs cannot judge together by 3"):
         compare_runs(runs, [both], cohort.split("test"), replicates=50, engine=QUIET, together=(3, 1))
     with pytest.raises(RunError, match="1 run cannot judge together by 0"):

@@ -24,6 +24,8 @@ from sightline.structures.notation import Notation, write_fields
 
 Kind = Literal["doctor", "top", "energy"]
 KINDS: tuple[Kind, ...] = ("doctor", "top", "energy")
+# what single precision leaves of the logarithm of a sum of 1
+NO_ENERGY = 1e-5
 
 
 @dataclass(frozen=True)
@@ -124,11 +126,16 @@ def choose_abstention(
         where: name of the validation set.
 
     Raises:
-        RunError: a coverage that is no share, or an energy that is not there.
+        RunError: a coverage that is no share, an energy that is not there, or energies that are all 0.
     """
     if not 0.0 < coverage <= 1.0:
         raise RunError(f"A coverage is more than 0 and at most 1; got {coverage}.")
     sure = np.sort(compute_sureness(validation.probabilities, kind, energies))[::-1]
+    if kind == "energy" and np.abs(sure).max() < NO_ENERGY:
+        raise RunError(
+            "Every energy is 0: the logits are logarithms of probabilities (as those of an ensemble), which sum to 1.",
+            "Abstain by doctor or top.",
+        )
     threshold = float(sure[max(0, math.ceil(coverage * len(sure) - 1e-9) - 1)])
     kept = compute_sureness(validation.probabilities, kind, energies) >= threshold
     right = validation.probabilities.argmax(axis=1) == validation.labels
