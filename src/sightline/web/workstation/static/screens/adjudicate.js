@@ -31,11 +31,8 @@ export async function show(app, place, rest) {
   }));
   fill(table.side, el("h1", { text: t("menu.adjudicate") }), tasks.length > 1 ? choice : null, own, el("section", {}, el("h2", { text: t("adjudicate.list") }), list));
   if (!study) return table.sayInstead(t("adjudicate.none"));
-  /** @type {any} */
-  let answer;
-  try {
-    answer = await get(query(`/adjudicate/${study}`, { task: task.id }), { timeout: 120000 });
-  } catch (error) { return table.sayFailed(error); }
+  const answer = await table.ask(query(`/adjudicate/${study}`, { task: task.id }));
+  if (!answer) return table;
   const { images, outcome } = answer, volumes = images.some((/** @type {any} */ one) => one.kind === "volume");
   /** `nothing`: drawn anew, there is nothing. What was taken from a read that is open again cannot be taken again. */
   const state = { how: outcome?.how === "take" && !outcome.letter ? "" : outcome?.how || "", letter: outcome?.letter || null, marks: /** @type {any[]} */ (outcome?.marks || []), nothing: outcome?.how === "drawn" && !outcome.marks.length, shown: "all", drawing: /** @type {any} */ (null) };
@@ -76,6 +73,9 @@ export async function show(app, place, rest) {
     cancel: (/** @type {any} */ view) => { state.drawing = null; view.redraw(); },
   });
 
+  const said = (/** @type {any} */ error) => app.say(`${error.message} ${error.remedy}`, "bad");
+  const drawAll = () => { table.redraw(); draw(); };
+
   /** @param {string} how */
   async function merge(how) {
     try {
@@ -89,18 +89,16 @@ export async function show(app, place, rest) {
       Object.assign(state, { how: lost ? "" : how, letter: null, marks });
       if (!marks.length) app.say(t("adjudicate.empty"), lost ? "bad" : "plain");
     } catch (error) {
-      app.say(`${/** @type {any} */ (error).message} ${/** @type {any} */ (error).remedy}`, "bad");
+      said(error);
     }
-    table.redraw();
-    draw();
+    drawAll();
   }
 
   /** @param {any} one */
   function take(one) {
     Object.assign(state, { how: "take", letter: one.letter, marks: one.marks });
     label.value = one.label || "";
-    table.redraw();
-    draw();
+    drawAll();
   }
 
   async function settle() {
@@ -111,7 +109,7 @@ export async function show(app, place, rest) {
       const next = rows.find((/** @type {any} */ row) => row.state === "open" && row.study !== study);
       app.go(next ? `adjudicate/${task.id}/${next.study}` : `adjudicate/${task.id}/${study}`);
     } catch (error) {
-      app.say(`${/** @type {any} */ (error).message} ${/** @type {any} */ (error).remedy}`, "bad");
+      said(error);
     }
   }
 
@@ -124,18 +122,18 @@ export async function show(app, place, rest) {
       app.say(t("adjudicate.returned", { letter }));
       app.route();
     } catch (error) {
-      app.say(`${/** @type {any} */ (error).message} ${/** @type {any} */ (error).remedy}`, "bad");
+      said(error);
     }
   }
 
   function draw() {
-    const nothing = el("input", { type: "checkbox", checked: state.nothing, on: { change: () => { state.nothing = nothing.checked; if (nothing.checked) state.marks = []; table.redraw(); draw(); } } });
-    const shownChoice = (/** @type {string} */ one, /** @type {string} */ words) => button(words, () => { state.shown = one; table.redraw(); draw(); }, { class: "tab", "aria-pressed": state.shown === one });
+    const nothing = el("input", { type: "checkbox", checked: state.nothing, on: { change: () => { state.nothing = nothing.checked; if (nothing.checked) state.marks = []; drawAll(); } } });
+    const shownChoice = (/** @type {string} */ one, /** @type {string} */ words) => button(words, () => { state.shown = one; drawAll(); }, { class: "tab", "aria-pressed": state.shown === one });
     fill(own, el("section", {}, el("h2", { text: t("adjudicate.marks") }), el("div", { class: "tabs", role: "group", "aria-label": t("adjudicate.marks") }, shownChoice("all", t("agreement.all")), letters.map((/** @type {string} */ one) => shownChoice(one, one))),
       answer.marks.map((/** @type {any} */ one) => el("div", { class: "blinded" }, el("strong", { text: one.letter }), el("span", { dir: "auto", text: [one.label, one.confidence === null || one.confidence === undefined ? "" : `${number(one.confidence)} %`].filter(Boolean).join(" · ") }), el("span", { class: "quiet small", text: t("compare.n_marks", { n: one.marks.length }) }),
         el("span", { class: "row" }, button(t("adjudicate.take"), () => take(one), { "aria-pressed": state.how === "take" && state.letter === one.letter, "aria-label": t("adjudicate.take_one", { letter: one.letter }) }), button(t("adjudicate.return"), () => sendBack(one.letter), { class: "quiet", "aria-label": t("adjudicate.return_one", { letter: one.letter }) })),
         one.comment ? el("q", { class: "quiet small", dir: "auto", text: one.comment }) : null))),
-    volumes ? el("p", { class: "quiet small", text: t("adjudicate.volume") }) : el("section", {}, el("h2", { text: t("adjudicate.merge") }), el("div", { class: "row" }, HOW.map((how) => button(t(`adjudicate.${how}`), () => merge(how), { "aria-pressed": state.how === how })), button(t("adjudicate.drawn"), () => { Object.assign(state, { how: "drawn", letter: null, marks: [], nothing: false }); table.redraw(); draw(); }, { "aria-pressed": state.how === "drawn" })), state.how === "drawn" ? [el("p", { class: "quiet small", text: t("adjudicate.draw_how") }), el("label", { class: "inline" }, nothing, el("span", { text: t("answer.nothing") }))] : null),
+    volumes ? el("p", { class: "quiet small", text: t("adjudicate.volume") }) : el("section", {}, el("h2", { text: t("adjudicate.merge") }), el("div", { class: "row" }, HOW.map((how) => button(t(`adjudicate.${how}`), () => merge(how), { "aria-pressed": state.how === how })), button(t("adjudicate.drawn"), () => { Object.assign(state, { how: "drawn", letter: null, marks: [], nothing: false }); drawAll(); }, { "aria-pressed": state.how === "drawn" })), state.how === "drawn" ? [el("p", { class: "quiet small", text: t("adjudicate.draw_how") }), el("label", { class: "inline" }, nothing, el("span", { text: t("answer.nothing") }))] : null),
     el("section", {}, field(t("answer.label"), label), field(t("answer.comment"), comment), button(t("adjudicate.settle"), () => settle(), { class: "primary", disabled: !state.how || (state.how === "drawn" && !state.marks.length && !state.nothing) })));
   }
 
@@ -143,5 +141,5 @@ export async function show(app, place, rest) {
   fill(table.under, el("span", { class: "quiet small", text: t("compare.hide", { key: app.keys.textOf("hide") }) }));
   draw();
   await table.hang(images.slice(0, 6).map((/** @type {any} */ image) => ({ image, label: [image.view, image.side].filter(Boolean).join(" "), paint })));
-  return { close: () => table.close() };
+  return table;
 }

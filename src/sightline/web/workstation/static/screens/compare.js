@@ -1,6 +1,6 @@
 // @ts-check
 /** What two networks looked at, beside what an expert marked: same picture, linked, the numbers under the cursor. */
-import { get, getArray, query } from "../kept/server.js";
+import { getArray, query } from "../kept/server.js";
 import { button, el, field, fill } from "../page/dom.js";
 import { number, t } from "../page/words.js";
 import { drawHeat, heatCanvas, heatColour, mapValue } from "../picture/heat.js";
@@ -16,11 +16,8 @@ export async function show(app, place, rest) {
   fill(table.side, el("h1", { text: t("menu.compare") }), own, list.node);
   const study = await list.draw();
   if (!study) return table.sayInstead(t("compare.none"));
-  /** @type {any} */
-  let answer;
-  try {
-    answer = await get(query(`/compare/${study}`, { task: rest[1] }), { timeout: 120000 });
-  } catch (error) { return table.sayFailed(error); }
+  const answer = await table.ask(query(`/compare/${study}`, { task: rest[1] }));
+  if (!answer) return table;
   table.sayStudy(answer.title);
   const state = { image: /** @type {any} */ (null), index: 0, on: true, opacity: 0.9, smooth: true, common: false, swapped: false };
   /** those that have maps of the image @type {any[]} */
@@ -99,9 +96,7 @@ export async function show(app, place, rest) {
     hover(null);
     const wanted = runs.length ? runs.map((/** @type {any} */ run) => ({ image: state.image, label: run.title, paint: (/** @type {any} */ c, /** @type {any} */ v) => paint(c, v, run), hover }))
       : [{ image: state.image, label: state.image.view || "", paint: (/** @type {any} */ c, /** @type {any} */ v) => paint(c, v, null), hover }];
-    await Promise.all([table.hang(wanted), ...runs.map((/** @type {any} */ run) => fetchMap(run).catch((error) => app.say(error.message, "bad")))]);
-    table.redraw();
-    drawSide();
+    await Promise.all([table.hang(wanted), fetchAll()]);
   }
 
   /** @param {any} run */
@@ -120,7 +115,7 @@ export async function show(app, place, rest) {
     for (let i = 0; i < 256; i += 1) { const [r, g, b] = heatColour(i / 255); context.fillStyle = `rgb(${r} ${g} ${b})`; context.fillRect(i, 0, 1, 1); }
     const choice = el("select", { on: { change: () => { state.index = Number(choice.value); fetchAll(); } } }, classes.map((/** @type {any} */ one, /** @type {number} */ i) => el("option", { value: i, text: one.name, selected: i === state.index })));
     const strength = el("input", { type: "range", min: 0, max: 1, step: 0.05, value: state.opacity, on: { input: () => { state.opacity = Number(strength.value); table.redraw(); } } });
-    const check = (/** @type {"on"|"smooth"|"common"} */ name) => { const box = el("input", { type: "checkbox", checked: state[name], on: { change: () => { state[name] = box.checked; table.redraw(); drawSide(); } } }); return el("label", { class: "inline" }, box, el("span", { text: t(`compare.${name}`) })); };
+    const check = (/** @type {"on"|"smooth"|"common"} */ name) => { const box = el("input", { type: "checkbox", checked: state[name], on: { change: () => { state[name] = box.checked; drawAll(); } } }); return el("label", { class: "inline" }, box, el("span", { text: t(`compare.${name}`) })); };
     const images = answer.images.filter((/** @type {any} */ one) => one.kind !== "volume");
     fill(own, images.length > 1 ? el("section", {}, el("h2", { text: t("compare.view") }), el("div", { class: "row" }, images.map((/** @type {any} */ one) => button([one.view, one.side].filter(Boolean).join(" ") || t("picture.view", { n: one.ordinal + 1 }), () => { choose(one); hang(); }, { "aria-pressed": one === state.image, class: "tab" })))) : null,
       runs.length ? el("section", {}, el("h2", { text: t("compare.map") }), field(t("compare.class"), choice), field(t("compare.opacity"), strength), check("on"), check("smooth"), runs.length > 1 ? check("common") : null, ramp,
@@ -130,10 +125,14 @@ export async function show(app, place, rest) {
       app.me.runs.filter((/** @type {any} */ run) => run.state !== "ready").map((/** @type {any} */ run) => el("p", { class: "run-state", text: `${run.title}: ${t(`run.${run.state}`, { done: run.done, of: run.of })} ${run.message || ""}` })));
   }
 
-  async function fetchAll() {
-    await Promise.all(runs.map((/** @type {any} */ run) => fetchMap(run).catch((error) => app.say(error.message, "bad"))));
+  function drawAll() {
     table.redraw();
     drawSide();
+  }
+
+  async function fetchAll() {
+    await Promise.all(runs.map((/** @type {any} */ run) => fetchMap(run).catch((error) => app.say(error.message, "bad"))));
+    drawAll();
   }
 
   /** @param {number} step */
@@ -143,12 +142,12 @@ export async function show(app, place, rest) {
   }
 
   table.useKeys("compare", {
-    map: () => { state.on = !state.on; table.redraw(); drawSide(); }, blink: () => { state.swapped = !state.swapped; table.redraw(); },
-    fainter: () => { state.opacity = Math.max(0, state.opacity - 0.1); table.redraw(); drawSide(); }, stronger: () => { state.opacity = Math.min(1, state.opacity + 0.1); table.redraw(); drawSide(); },
-    map_class_before: () => changeClass(-1), map_class_after: () => changeClass(1), smooth: () => { state.smooth = !state.smooth; table.redraw(); drawSide(); },
+    map: () => { state.on = !state.on; drawAll(); }, blink: () => { state.swapped = !state.swapped; table.redraw(); },
+    fainter: () => { state.opacity = Math.max(0, state.opacity - 0.1); drawAll(); }, stronger: () => { state.opacity = Math.min(1, state.opacity + 0.1); drawAll(); },
+    map_class_before: () => changeClass(-1), map_class_after: () => changeClass(1), smooth: () => { state.smooth = !state.smooth; drawAll(); },
   });
   fill(table.under, values, el("span", { class: "stretch" }), button(t("compare.blink"), () => { state.swapped = !state.swapped; table.redraw(); }, { class: "quiet", title: app.keys.textOf("blink") }), el("span", { class: "quiet small", text: t("compare.hide", { key: app.keys.textOf("hide") }) }));
   choose(answer.images.find((/** @type {any} */ one) => one.kind !== "volume") || answer.images[0]);
   await hang();
-  return { close: () => table.close() };
+  return table;
 }

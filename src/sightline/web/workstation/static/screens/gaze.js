@@ -1,6 +1,6 @@
 // @ts-check
 /** How a gaze moved: replay on a time line, trail, fixations, density. At a time t the dot is the last sample at or before t. */
-import { get, getArray, query } from "../kept/server.js";
+import { getArray, query } from "../kept/server.js";
 import { button, el, field, fill } from "../page/dom.js";
 import { number, t } from "../page/words.js";
 import { drawHeat, heatCanvas } from "../picture/heat.js";
@@ -29,15 +29,14 @@ export async function show(app, place, rest) {
   fill(table.side, el("h1", { text: t("menu.gaze") }), own, list.node);
   const study = await list.draw();
   if (!study) return table.sayInstead(t("compare.none"));
-  /** @type {any} */
-  let image, images, recordings = [];
-  try {
-    const answer = await get(`/studies/${study}`);
-    ({ images } = answer);
-    table.sayStudy(answer.title);
-    image = images.find((/** @type {any} */ one) => one.key === rest[1]) || images.find((/** @type {any} */ one) => one.has_gaze) || images[0];
-    if (image.has_gaze !== false) ({ recordings } = await get(`/gaze/${image.key}`));
-  } catch (error) { return table.sayFailed(error); }
+  const answer = await table.ask(`/studies/${study}`);
+  if (!answer) return table;
+  table.sayStudy(answer.title);
+  const { images } = answer;
+  const image = images.find((/** @type {any} */ one) => one.key === rest[1]) || images.find((/** @type {any} */ one) => one.has_gaze) || images[0];
+  const gaze = image.has_gaze === false ? { recordings: [] } : await table.ask(`/gaze/${image.key}`);
+  if (!gaze) return table;
+  const { recordings } = gaze;
   const state = { time: 0, playing: false, speed: 1, trail: true, fixations: true, density: false, shown: new Set(recordings.map((/** @type {any} */ one) => one.id)), degrees: 1 };
   const end = Math.max(0, ...recordings.map((/** @type {any} */ one) => { const last = one.samples.at(-1); return last ? last[2] + last[3] : 0; }));
   /** @type {Map<string, any>} */

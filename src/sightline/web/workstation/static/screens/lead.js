@@ -125,10 +125,9 @@ export async function show(app, place) {
     const result = el("p", { role: "status", class: "small" });
     const verify = async () => {
       try {
-        const { rows: n, broken, command: words } = await call("POST", "/verify", {});
+        const { rows: n, broken } = await call("POST", "/verify", {});
         result.className = broken ? "small bad" : "small good";
         result.textContent = broken ? t("lead.broken", { where: broken.where, row: broken.row }) : t("lead.sound", { n });
-        void words;
       } catch (error) { said(error); }
     };
     fill(parts.audit, el("div", { class: "row" }, el("h2", { text: t("lead.audit") }), el("span", { class: "stretch" }), button(t("lead.verify"), verify)), result,

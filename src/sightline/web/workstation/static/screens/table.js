@@ -20,7 +20,7 @@ export class Table {
     this.under = el("div", { class: "strip" });
     this.side = el("aside", { class: "side", "aria-label": t("compare.side") });
     fill(place, el("div", { class: "split" }, el("div", { class: "table" }, this.grid, this.under), this.side));
-    fill(this.grid, el("div", { class: "view" }, el("div", { class: "view-message", role: "status", text: t("picture.coming") })));
+    this.sayInstead(t("picture.coming"));
     this.host = { drag: () => "pan", down() {}, move() {}, up() {}, cancel() {} };
     this.closed = false;
   }
@@ -75,17 +75,21 @@ export class Table {
     }
   }
 
-  /** Words in place of the pictures; the column beside them stays. @param {string} words @returns {any} the screen */
+  /** Words in place of the pictures; the column beside them stays. @param {string} words */
   sayInstead(words) {
-    for (const view of this.views) view.close();
-    this.views = [];
     fill(this.grid, el("div", { class: "view" }, el("div", { class: "view-message", role: "status", text: words })));
-    return { close: () => this.close() };
+    return this;
   }
 
-  /** What a study could not be shown for. @param {any} error */
-  sayFailed(error) {
-    return this.sayInstead(error.status === 0 ? t("app.no_server") : `${error.message} ${error.remedy || ""}`);
+  /** What the server says of a study; else null, and why stands in place of the pictures. @param {string} path @returns {Promise<any>} */
+  async ask(path) {
+    try {
+      return await get(path, { timeout: 120000 });
+    } catch (error) {
+      const { status, message, remedy } = /** @type {any} */ (error);
+      this.sayInstead(status === 0 ? t("app.no_server") : `${message} ${remedy || ""}`);
+      return null;
+    }
   }
 
   /** Say in the head which study is shown, unless another screen came meanwhile. @param {string} title */
