@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as judge
 from support.workstation import box, scribble
 
+from sightline.errors import LayoutError
 from sightline.structures.frame import Frame
 from sightline.web.workstation.exchange.coco import build_annotation, export_coco
 from sightline.web.workstation.exchange.imports import import_marks
@@ -75,6 +76,12 @@ def test_export_and_import_are_equal(studio, tmp_path):
         assert {k: a[k] for k in ("bbox", "area", "segmentation", "category_id", "image_id")} == {
             k: b[k] for k in ("bbox", "area", "segmentation", "category_id", "image_id")
         }
+
+
+def test_a_rule_that_merges_readers_is_refused_by_name(studio, tmp_path):
+    with pytest.raises(LayoutError, match="COCO holds the marks of each reader as drawn; got the rule 'consensus'"):
+        export_coco(studio.desk, tmp_path / "coco", "consensus")
+    assert not (tmp_path / "coco").exists()
 
 
 CVAT = {
