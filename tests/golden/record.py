@@ -9,7 +9,8 @@ DEST may be added to --check and --record: what was written is then kept there. 
 interpreter (twice as slow); without, a process forked from one that has imported torch and its like, never sightline.
 
 Everything runs on the CPU with one thread. Floating point depends on the processor and the libraries: digests of
-another machine or other versions are not compared.
+another machine or other versions are not compared. Where this processor knows more instructions than the one that
+recorded, ATEN_CPU_CAPABILITY=avx2 DNNL_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell give most of its digests back.
 """
 
 from __future__ import annotations
