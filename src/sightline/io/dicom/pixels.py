@@ -48,8 +48,9 @@ LOSSLESS = NATIVE | {
 }
 # lossy codecs overshoot the stored range by a little; this share of it is more than that
 OVERSHOOT = 1 / 16
-# with which the pixels of a JPEG, a JPEG 2000 stream or a JPEG 2000 file begin
-START_MARKS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")
+# with which a JPEG 2000 file begins, and with a JPEG and a bare JPEG 2000 stream all that pixels may begin with
+JP2_START = b"\0\0\0\x0cjP  "
+START_MARKS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", JP2_START)
 # some writers round the pixel data up
 MAX_TRAILING_BYTES = 1024
 
@@ -283,7 +284,7 @@ def _decode(header: Any, file: Path, syntax: uid.UID, number: int) -> NDArray[An
 def _require_sound_boxes(frame: bytes, file: Path) -> None:
     """Refuse a JPEG 2000 file inside the pixel data one of whose boxes has no length: pydicom would look for ever."""
     position = 12
-    while frame.startswith(b"\0\0\0\x0cjP  ") and frame[position + 4 : position + 8] not in (b"jp2c", b""):
+    while frame.startswith(JP2_START) and frame[position + 4 : position + 8] not in (b"jp2c", b""):
         length = int.from_bytes(frame[position : position + 4], "big")
         if length < 8:
             raise UnreadableFile(

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, select, update
 
 from sightline.errors import SightlineError
 from sightline.metrics.agreement.report import compute_study_dice
+from sightline.metrics.agreement.staple import RULES as MERGE_RULES
 from sightline.web.workstation.accounts.readers import Person
 from sightline.web.workstation.api.images import build_images_json
 from sightline.web.workstation.api.people import Desk, Signed, require
@@ -41,7 +42,6 @@ from sightline.web.workstation.reading.blinding import (
     select_seen_studies,
 )
 from sightline.web.workstation.reading.outcomes import (
-    MERGES,
     build_outcome_json,
     check_decision,
     check_merge,
@@ -198,8 +198,8 @@ def get_adjudication(key: str, person: Signed, desk: Desk, task: str) -> dict[st
 @router.post("/adjudicate/{key}/merge")
 def post_merge(key: str, given: Merge, person: Signed, desk: Desk) -> dict[str, list[dict[str, Any]]]:
     """A mask a role and class of all readers' marks on an image, to look at; nothing is stored."""
-    if given.how not in MERGES:
-        raise RefusedRequest(422, "There is no such merge.", f"Known: {', '.join(MERGES)}.", field="how")
+    if given.how not in MERGE_RULES:
+        raise RefusedRequest(422, "There is no such merge.", f"Known: {', '.join(MERGE_RULES)}.", field="how")
     with desk.database.reading() as connection:
         letters = _letter_reads(desk, connection, person, given.task, key)
         row = desk.image_row(connection, given.image)

@@ -21,7 +21,7 @@ from sightline.errors import GeometryError, LayoutError
 from sightline.io.files import write_new_folder, write_text
 from sightline.io.tables import read_json
 from sightline.structures.frame import Frame
-from sightline.web.workstation.exchange.cohort_export import RULES
+from sightline.web.workstation.exchange.cohort_export import MERGING
 from sightline.web.workstation.exchange.readings import (
     FinishedRead,
     find_shape,
@@ -81,7 +81,7 @@ def export_coco(desk: Workstation, destination: Path, whose: str = "each") -> tu
     Raises:
         LayoutError: a folder that holds something, a rule that merges readers, or no finished read of this reader.
     """
-    if whose in RULES and whose != "each":
+    if whose in MERGING:
         raise LayoutError(
             f"COCO holds the marks of each reader as drawn; got the rule {whose!r}, which merges them.",
             "Export --as folder or --as dicom by a rule, or COCO of `each` or of one reader.",

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, select
 from sightline.errors import LayoutError
 from sightline.io.files import write_new_folder, write_text
 from sightline.metrics.agreement.report import AgreementRow, build_agreement_table
+from sightline.metrics.agreement.staple import RULES as MERGE_RULES
 from sightline.structures.case import PROPOSED_BY, Case, Cohort
 from sightline.structures.gaze import Gaze
 from sightline.structures.regions import Region
@@ -36,7 +37,9 @@ from sightline.web.workstation.store.database import read_all_rows
 from sightline.web.workstation.store.log import read_ops
 from sightline.web.workstation.store.tables import audit, outcome, proposal
 
-RULES = ("each", "consensus", "union", "intersection", "majority", "staple")
+# whose marks an export holds: by these rules one merged mark of all readers, else each reader's or one reader's own
+MERGING = ("consensus", *MERGE_RULES)
+RULES = ("each", *MERGING)
 READS_COLUMNS = (
     "read", "task", "reader", "study", "pass", "state", "wall_s", "active_s", "first_mark_s", "marking_s", "looking_s",
     "clock_unsure", "marks", "nothing", "label", "confidence", "quality", "source", "warm_up", "random_draw", "aid",
@@ -93,7 +96,7 @@ def merge_regions_by_image(
                 made[row["key"]] = [build_region(mark, "consensus") for mark in decided if mark["image"] == row["key"]]
                 continue
             there = [one for one in by_study.get(study_key, []) if whose in RULES or one.reader == whose]
-            if whose == "each" or whose not in RULES:
+            if whose not in MERGING:
                 regions = [build_region(mark, one.reader) for one in there for mark in one.marks_on(row["key"])]
             else:
                 shape, marks = find_shape(desk, row), [one.marks_on(row["key"]) for one in there]

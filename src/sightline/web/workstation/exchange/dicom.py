@@ -19,7 +19,7 @@ from sightline.errors import GeometryError, LayoutError, SightlineError
 from sightline.io.files import write_new_folder
 from sightline.structures.gaze import Gaze
 from sightline.structures.regions import Box, Mask, Polygon, Region
-from sightline.web.workstation.exchange.cohort_export import RULES, merge_regions_by_image
+from sightline.web.workstation.exchange.cohort_export import MERGING, RULES, merge_regions_by_image
 from sightline.web.workstation.exchange.readings import FinishedRead, group_images_by_study, list_finished_reads
 from sightline.web.workstation.service import Workstation
 from sightline.web.workstation.store.database import read_all_rows
@@ -113,7 +113,7 @@ def _rename_reader(region: Region, pseudonyms: Mapping[str, str]) -> Region:
 
 def _find_confidence(reads: Sequence[FinishedRead], region: Region, whose: str) -> float | None:
     """How sure the reader of a mark was of the class it speaks for; nobody's where several were merged."""
-    if whose in RULES and whose != "each":
+    if whose in MERGING:
         return None
     for one in reads:
         answers = one.fold.answers

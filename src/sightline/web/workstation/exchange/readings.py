@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
 from sightline.metrics.agreement.report import Reading
-from sightline.metrics.agreement.staple import Rule, merge_masks
+from sightline.metrics.agreement.staple import RULES, Rule, merge_masks
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Mask
 from sightline.structures.tag import Tag
@@ -164,7 +164,7 @@ def merge_marks(
         rule: union, intersection, majority or staple.
         name: whose the masks are called.
     """
-    rules: dict[str, Rule] = {k: k for k in ("union", "intersection", "majority", "staple")}
+    rules: dict[str, Rule] = {one: one for one in RULES}
     merged: list[Mask] = []
     for role, label in dict.fromkeys((mark["role"], mark["label"]) for own in readers for mark in own):
         kept = [[mark for mark in own if (mark["role"], mark["label"]) == (role, label)] for own in readers]

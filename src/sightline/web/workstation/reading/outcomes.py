@@ -12,14 +12,14 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from sightline.errors import SightlineError
+from sightline.metrics.agreement.staple import RULES
 from sightline.web.workstation.marks.fold import fold_operations
 from sightline.web.workstation.store.audit import format_now, write_audit
 from sightline.web.workstation.store.database import read_all_rows
 from sightline.web.workstation.store.log import read_ops
 from sightline.web.workstation.store.tables import outcome, read
 
-MERGES = ("union", "intersection", "majority", "staple")
-HOW = ("take", *MERGES, "drawn")
+HOW = ("take", *RULES, "drawn")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -119,9 +119,9 @@ def check_decision(
     Raises:
         OutcomeRefused: of a merge of volumes, one that left nothing, or a drawing of nothing.
     """
-    if how in MERGES:
+    if how in RULES:
         check_merge(readers, volumes)
-    if how in MERGES and readers and not marks:
+    if how in RULES and readers and not marks:
         raise OutcomeRefused(
             "Nothing is left of the readers' marks.",
             "Take one reader's marks, draw new ones, or draw anew and say that there is nothing.",
