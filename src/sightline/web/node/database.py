@@ -366,6 +366,14 @@ def select_superseded_jobs() -> Select[tuple[int]]:
     return query.where(later.c.state != "dropped")
 
 
+def select_following_jobs() -> Select[tuple[int]]:
+    """Numbers of the jobs of which an earlier one of the same study and rule is being judged just now."""
+    before = jobs.alias()
+    same = (before.c.study_uid == jobs.c.study_uid) & (before.c.rule == jobs.c.rule)
+    query = select(jobs.c.id).join(before, same & (before.c.id < jobs.c.id))
+    return query.where(before.c.state == "running")
+
+
 _earlier = objects.alias()
 
 

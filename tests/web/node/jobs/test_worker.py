@@ -332,6 +332,18 @@ def test_what_was_interrupted_ends_where_a_later_job_has_taken_its_place(tmp_pat
     assert first["state"] == "dropped" and "a later job" in first["reason"]
 
 
+def test_a_late_images_job_waits_for_the_one_that_another_worker_judges(tmp_path):
+    """It would end first, without its predecessor, and the report over fewer images would be the last one sent."""
+    bench = Bench(tmp_path)
+    first = bench.add_job(state="running")
+    late, other = bench.add_job(priority=1, predecessor=first), bench.add_job(rule="hand")
+    assert bench.worker._take()["id"] == other
+    assert bench.worker._take() is None
+    with bench.store.change() as change:
+        change.connection.execute(jobs.update().where(jobs.c.id == first).values(state="done"))
+    assert bench.worker._take()["id"] == late
+
+
 def test_a_child_that_never_gets_ready_costs_no_try_and_ends_its_job_at_last(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "RESTART_S", 0.0)
     bench, now = Bench(tmp_path, child=(sys.executable, "-c", "raise SystemExit(3)"), tries=1), [time.time()]

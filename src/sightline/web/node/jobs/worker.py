@@ -28,6 +28,7 @@ from sightline.web.node.database import (
     require_inserted_id,
     results,
     select_contradictory_studies,
+    select_following_jobs,
     select_superseded_jobs,
     studies,
 )
@@ -207,6 +208,8 @@ class Worker:
         never = jobs.c.due > now + RETRY_S * 2**self.configuration.tries
         query = select(jobs).where(jobs.c.state.in_(("waiting", "failed")), (jobs.c.due <= now) | never)
         query = query.where(jobs.c.study_uid.not_in(select_contradictory_studies()))
+        # another worker is at it: the later report refers to the earlier one, and must be the last to leave
+        query = query.where(jobs.c.id.not_in(select_following_jobs()))
         # what was running when the node ended goes behind the others: should it be what ended it, they are not held up
         return query.order_by(jobs.c.priority.desc(), jobs.c.interruptions, jobs.c.id).limit(1)
 
