@@ -16,7 +16,7 @@ from support.paths import DATA
 
 from sightline.errors import RunError
 from sightline.inference import radiographs
-from sightline.inference.radiographs import predict_files, read_radiograph
+from sightline.inference.radiographs import _read_patient, predict_files, read_radiograph
 from sightline.inference.results.journal import NAME
 from sightline.io.files import hold_folder, make_safe_name
 from sightline.papers.catalogue import CATALOGUE
@@ -335,3 +335,13 @@ def test_a_stopped_prediction_goes_on_without_what_was_there_before_it(run, tmp_
     capsys.readouterr()
     assert predict_files(run, first[3:], out, QUIET) == (1, 0)
     assert [path.name for path in (out / "overlays").iterdir()] == ["d.png"]
+
+
+def test_a_patient_is_an_id_and_whoever_issued_it(tmp_path):
+    plain = radiograph()
+    plain.save_as(tmp_path / "plain.dcm", enforce_file_format=True)
+    plain.IssuerOfPatientID = "Clinic"
+    plain.save_as(tmp_path / "issued.dcm", enforce_file_format=True)
+    patient = _read_patient(tmp_path / "plain.dcm")
+    assert patient and _read_patient(tmp_path / "issued.dcm").split()[0] == patient
+    assert len(_read_patient(tmp_path / "issued.dcm").split()) == 2

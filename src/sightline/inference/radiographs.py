@@ -263,10 +263,13 @@ class _FileReader:
 
 
 def _read_patient(path: Path) -> str:
-    """A digest of the patient's id in a DICOM header, or without one of name and birth; empty where none is stated."""
+    """Digests of the patient's id in a DICOM header, or without one of name and birth, and of who issued the id, where
+    that is stated; empty where no patient is.
+    """
     patient = read_named_patient(open_dataset(path, pixels=False))
     named = patient.id or (patient.person or "").strip("\0")
-    return hashlib.blake2b(named.encode(), digest_size=6).hexdigest() if named else ""
+    words = [named, patient.issuer] if named else []
+    return " ".join(hashlib.blake2b(word.encode(), digest_size=6).hexdigest() for word in words if word)
 
 
 def read_picture(facts: RunFacts, ask: Ask, planes: NDArray[np.float32], source: Frame, view: Frame) -> FileResult:

@@ -170,6 +170,15 @@ def test_nothing_to_read_is_refused(tmp_path):
         read_layout("dicom_ct", tmp_path / "ct", Options(labels=tmp_path / "t.csv"), tmp_path / "c")
 
 
+def test_one_id_of_two_issuers_is_of_two_patients(tmp_path):
+    for number, issuer in enumerate(("Clinic", "practice", "")):
+        words = {"PatientID": "7", "IssuerOfPatientID": issuer}
+        series(tmp_path / "ct" / f"s{number}", number, HU[:2, :2, :2], StudyInstanceUID=f"1.3.{number}", **words)
+    cohort, _ = read_layout("dicom_ct", tmp_path / "ct", Options(check_values=False), tmp_path / "cohort")
+    assert [case.patient_id for case in cohort] == ["7^^^clinic", "7^^^practice", "7"]
+    assert cohort.about["warning: issuers"].startswith("1 series with a PatientID that several issuers gave")
+
+
 def test_a_study_of_several_patients_is_left_out_and_the_rest_goes_on(tmp_path):
     for number, patient in enumerate(("A", "B", "C", "")):
         study = "1.3.0" if number < 2 else "1.3.2"

@@ -232,6 +232,21 @@ def test_a_study_of_several_patients_is_left_out_and_a_file_without_one_is_of_it
     assert "patients" not in cohort.about
 
 
+def test_one_id_of_two_issuers_is_of_two_patients(tmp_path):
+    """A merged archive: otherwise their studies share a split and a cluster, as if they were one person's."""
+    for n, (study, issuer) in enumerate((("1", "Clinic"), ("2", "PRACTICE "), ("3", ""), ("1", ""))):
+        path = radiograph(tmp_path / f"{n}.dcm", f"9.{n}", study=study, patient="7")
+        data = pydicom.dcmread(path)
+        data.IssuerOfPatientID = issuer
+        data.save_as(path)
+    cohort, _ = read(tmp_path, Options(check_pixels=False))
+    assert [case.patient_id for case in cohort] == ["7^^^clinic", "7^^^practice", "7", "7^^^clinic"]
+    assert cohort.about["warning: issuers"].startswith("1 picture with a PatientID that several issuers gave")
+    (tmp_path / "1.dcm").unlink()
+    cohort, _ = read(tmp_path, Options(check_pixels=False))
+    assert {case.patient_id for case in cohort} == {"7"} and "warning: issuers" not in cohort.about
+
+
 def test_rows_are_known_by_the_column_that_tells_them_apart(tree, tmp_path):
     """A table of images that names their studies, too, has the study several times."""
     rows = ["study_uid,file,label", "1.1,a/1,a", "1.1,a/2,b", ",b/1.dcm,a", "2.1,c/1.dcm,b"]

@@ -110,6 +110,25 @@ def test_a_study_of_two_patients_has_no_answer(tmp_path):
     assert (other["predicted"], other["answered"], other["remark"]) == ("normal", "yes", "")
 
 
+@pytest.mark.parametrize(
+    ("patients", "remark"),
+    [(("x a", "x b"), "headers name 2 patients: no answer is given"), (("x a", "x"), ""),
+     (("x a", "y a"), "headers name 2 patients: no answer is given")],
+)  # fmt: skip
+def test_patients_of_a_study_are_told_apart_by_who_issued_their_ids(tmp_path, patients, remark):
+    views = [seen(f"{n}.dcm", "S", 0.9, "S", patient, str(n)) for n, patient in enumerate(patients)]
+    counts = write_studies(tmp_path / "out.csv", CLASSES, views, StudyNames(None, []), None)
+    (row,) = rows_of(tmp_path / "out.csv")
+    assert (row["remark"], counts.contradictory, row["predicted"] == "") == (remark, bool(remark), bool(remark))
+
+
+def test_the_same_pixels_under_two_patients_have_no_answer_either(tmp_path):
+    views = [seen("a.dcm", "S", 0.9, "S", "x", "1"), seen("b.dcm", "S", 0.9, "S", "y", "1")]
+    assert write_studies(tmp_path / "out.csv", CLASSES, views, StudyNames(None, []), None).contradictory == 1
+    (row,) = rows_of(tmp_path / "out.csv")
+    assert "no answer is given" in row["remark"] and row["p(fracture)"] == ""
+
+
 def test_a_table_against_the_headers_is_remarked(tmp_path):
     views = [seen("a.dcm", "S", 0.9, "1.2"), seen("b.dcm", "S", 0.3, "1.3"), seen("c.dcm", "1.2", 0.2, "1.2")]
     write_studies(tmp_path / "out.csv", CLASSES, views, StudyNames(None, []), None)

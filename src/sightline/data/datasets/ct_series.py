@@ -6,13 +6,14 @@ import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sightline.data.spine.patch_cohort import Bar
 from sightline.data.split import split_cohort
 from sightline.errors import LayoutError, SightlineError, UnreadableFile, count_noun
 from sightline.io.ct import require_hounsfield
+from sightline.io.dicom.patient import NamedPatient, describe_unclear_issuers, separate_issuers
 from sightline.io.dicom.series import FoundSeries, find_series
 from sightline.io.files import BEGUN, make_file_name
 from sightline.io.nifti import write_volume
@@ -86,6 +87,9 @@ def cut(
     if (destination / BEGUN).exists():
         # of a call that was stopped or refused; another source would leave its volumes beside ours
         shutil.rmtree(destination / "images", ignore_errors=True)
+    named = [NamedPatient(series.patient_id, series.issuer) for series in found]
+    ids, unclear = separate_issuers(named, [series.study_uid for series in found])
+    found = [replace(series, patient_id=patient) for series, patient in zip(found, ids, strict=True)]
     cases: list[Case] = []
     names: set[str] = set()
     patients: dict[str, set[str]] = defaultdict(set)
@@ -116,6 +120,8 @@ def cut(
     }
     if unknown := sum(case.patient_id == case.study_id for case in cases):
         about["patients"] = describe_unknown_patients(unknown, len(cases), "PatientID")
+    if unclear:
+        about["warning: issuers"] = describe_unclear_issuers(count_noun(unclear, "series", "series"))
     cohort = Cohort(options.name or source.resolve().name, classes, tuple(cases), destination, about)
     if len(classes) > 1:
         with mention_rejects(rejects):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sightline.data.datasets.folder.format import HEAD
 from sightline.errors import LayoutError, SightlineError, UnreadableFile, count_noun
+from sightline.io.dicom.patient import NamedPatient, describe_unclear_issuers, separate_issuers
 from sightline.io.dicom.radiograph import (
     Header,
     read_dicom,
@@ -60,7 +61,10 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     """Read every DICOM radiograph in a folder and below it.
 
     Views of a study share StudyInstanceUID (an image without one is a study of its own). Patients share PatientID;
-    a file without one is of the patient of its study. Nothing stops at a bad file: it is listed with reason and remedy.
+    a file without one is of the patient of its study. Where several issuers (IssuerOfPatientID) gave one PatientID,
+    each has a patient of its own, and the issuer stands behind the id.
+
+    Nothing stops at a bad file: it is listed with reason and remedy.
 
     Args:
         source: folder (or one file).
@@ -80,6 +84,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     used: set[int] = set()
     seen: dict[str, Path] = {}
     cases: list[Case] = []
+    issuers: list[str] = []
     rejects: list[Reject] = []
     naming: set[Path] = set()
     odd: list[str] = []
@@ -102,7 +107,9 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
         if header.names_patient:
             naming.add(file)
         cases.append(_build_case(header, source, label))
+        issuers.append(header.issuer)
         odd += [f"{cases[-1].case_id}: {'; '.join(header.size_remarks)}"] if header.size_remarks else []
+    cases, unclear = _separate_patients(cases, issuers)
     cases, shared = _give_studies_one_patient(cases)
     rejects += shared
     for row in (rows or {}).values():
@@ -123,6 +130,8 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     }
     if unknown := sum(case.patient_id == case.study_id for case in cases):
         about["patients"] = describe_unknown_patients(unknown, len(cases), "PatientID")
+    if unclear:
+        about["warning: issuers"] = describe_unclear_issuers(count_noun(unclear, "picture"))
     if named := sum(case.image in naming for case in cases):
         about["warning: identity"] = (
             f"{named} of {count_noun(len(cases), 'picture')} name their patient or a day of birth; "
@@ -170,6 +179,14 @@ def _build_case(header: Header, source: Path, label: str) -> Case:
         spacing_mm=header.spacing_mm,
         facts={key: text for key, text in facts.items() if key not in _IDENTITIES},
     )
+
+
+def _separate_patients(cases: Sequence[Case], issuers: Sequence[str]) -> tuple[list[Case], int]:
+    """The cases, with the issuer behind each PatientID that several issuers gave, and how many lack theirs."""
+    known = [case.patient_id if case.patient_id != case.study_id else "" for case in cases]
+    patients = [NamedPatient(patient, issuer) for patient, issuer in zip(known, issuers, strict=True)]
+    named, unclear = separate_issuers(patients, [case.study_id for case in cases])
+    return [replace(case, patient_id=name or case.patient_id) for case, name in zip(cases, named, strict=True)], unclear
 
 
 def _give_studies_one_patient(cases: Sequence[Case]) -> tuple[list[Case], list[Reject]]:

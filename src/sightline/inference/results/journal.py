@@ -34,7 +34,7 @@ class PredictedFile:
         energy: log sum exp of its logits.
         overlay: file of its overlay below the output folder, or empty.
         remark: what a person should know of how it was shown, or empty.
-        patient: digest of the patient's id in its header, or empty.
+        patient: digest of the patient's id in its header and, where stated, of its issuer; or empty.
         pixels: digest of its pixels, which tells a picture that was given twice.
         sop_uid: SOPInstanceUID of its header, or empty.
         uncalibrated: float64 [k], the probabilities before any calibration: what joined views are made of; or None.

@@ -27,7 +27,7 @@ class StudyView:
         probabilities: float64 [k], calibrated where the run is.
         energy: log sum exp of its logits.
         header_study: the study in its DICOM header, or empty.
-        patient: digest of the patient in its DICOM header, or empty.
+        patient: digest of the patient in its DICOM header and, where stated, of who issued the id; or empty.
         pixels: digest of its pixels, or empty.
         uncalibrated: float64 [k], before any calibration; None: as `probabilities`.
     """
@@ -163,7 +163,7 @@ def write_studies(
             remarks += _find_contradictions(given, named)
             files = "; ".join(str(view.file) for view in given)
             row = [study, str(len(members)), str(missing)]
-            if len({view.patient for view in members if view.patient}) > 1:
+            if _count_patients(given) > 1:
                 writer.writerow([*row, *[""] * (len(head) - len(row)), "; ".join(remarks), files])
                 contradictory += 1
                 continue
@@ -222,11 +222,18 @@ def _list_distinct(members: Sequence[StudyView]) -> tuple[list[StudyView], list[
     return list(first.values()), remarks
 
 
+def _count_patients(members: Sequence[StudyView]) -> int:
+    """How many patients headers name: ids, or issuers of the one id; one that is not stated contradicts none."""
+    named = [view.patient.split() for view in members if view.patient]
+    ids, issuers = {words[0] for words in named}, {words[1] for words in named if len(words) > 1}
+    return len(ids) if len(ids) > 1 else max(len(ids), len(issuers))
+
+
 def _find_contradictions(members: Sequence[StudyView], named: Mapping[str, set[str]]) -> list[str]:
     """What headers say against putting these views together."""
-    patients = {view.patient for view in members if view.patient}
+    patients = _count_patients(members)
     headers = sorted({view.header_study for view in members if view.header_study})
-    remarks = [f"headers name {len(patients)} patients: no answer is given"] if len(patients) > 1 else []
+    remarks = [f"headers name {patients} patients: no answer is given"] if patients > 1 else []
     if len(headers) > 1:
         remarks.append(f"headers name {len(headers)} studies: the table puts them together")
     return remarks + [

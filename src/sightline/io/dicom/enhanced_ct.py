@@ -35,6 +35,7 @@ _OF_THE_FILE = (
     "PixelPaddingValue",
     "PixelPaddingRangeLimit",
     "PatientID",
+    "IssuerOfPatientID",
     "StudyInstanceUID",
     "FrameOfReferenceUID",
     "SeriesDescription",

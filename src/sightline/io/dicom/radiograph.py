@@ -22,6 +22,7 @@ from sightline.io.dicom.greyscale import (
     read_numbers,
 )
 from sightline.io.dicom.limits import require_bounds
+from sightline.io.dicom.patient import read_named_patient
 from sightline.io.dicom.pixel_size import collect_size_remarks, find_pixel_size, read_aspect_ratio
 from sightline.io.dicom.pixels import decode_pixels, require_syntax
 from sightline.io.dicom.shutter import SHUTTER, find_shutter
@@ -73,6 +74,7 @@ class Header:
     Attributes:
         file: where it was read from.
         patient_id: as stated, or empty; not among the facts, because facts are printed and audited.
+        issuer: of the patient's id, in one spelling, or empty.
         facts: texts by name, absent ones left out: `modality`, `body_part`, `view_position`, `laterality`,
             `manufacturer`, `device_model`, `detector`, `study_uid`, `series_uid`, `sop_uid`, `transfer_syntax`, ...
         shape: (rows, columns), or None where not stated.
@@ -90,6 +92,7 @@ class Header:
     names_patient: bool = False
     aspect: float = 1.0
     size_remarks: tuple[str, ...] = ()
+    issuer: str = ""
 
 
 # Enhanced CT and the legacy conversion of a series into it
@@ -254,7 +257,8 @@ def _build_header(dataset: Any, path: Path) -> Header:
     aspect = read_aspect_ratio(dataset, path)
     remarks = tuple(collect_size_remarks(dataset, path))
     patient = read_text(dataset, "PatientID")
-    return Header(path, patient, facts, shape, spacing, named and not removed, aspect, remarks)
+    issuer = read_named_patient(dataset).issuer
+    return Header(path, patient, facts, shape, spacing, named and not removed, aspect, remarks, issuer)
 
 
 def _read_spacing(dataset: Any, path: Path) -> tuple[tuple[float, float] | None, str]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sightline.errors import SightlineError, UnreadableFile, count_noun
 from sightline.io.dicom.enhanced_ct import SERIES_FACTS, build_frame_headers
 from sightline.io.dicom.greyscale import read_numbers
+from sightline.io.dicom.patient import read_named_patient
 from sightline.io.dicom.pixels import decode_pixels
 from sightline.io.dicom.radiograph import (
     is_multi_frame,
@@ -32,7 +33,7 @@ from sightline.io.volume import Volume
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 PADDING_HU = -1024
 _ORIGINS = {"PatientID": "patients", "StudyInstanceUID": "studies", "FrameOfReferenceUID": "frames of reference"}
-_NAMED = (*_ORIGINS, "SeriesDescription", "SOPInstanceUID", *SERIES_FACTS.values())
+_NAMED = (*_ORIGINS, "IssuerOfPatientID", "SeriesDescription", "SOPInstanceUID", *SERIES_FACTS.values())
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class FoundSeries:
         patient_id: PatientID, likewise.
         folder: that of its first slice.
         headers: of its slices.
+        issuer: of the patient's id, in one spelling, or empty.
     """
 
     uid: str
@@ -117,6 +119,7 @@ class FoundSeries:
     patient_id: str
     folder: Path
     headers: tuple[_Header, ...]
+    issuer: str = ""
 
     def read(self) -> Volume:
         """The volume, as `read_series` gives it.
@@ -154,7 +157,8 @@ def find_series(folder: Path) -> tuple[list[FoundSeries], list[tuple[Path, Sight
     found = []
     for (uid, _), headers in groups.items():
         study, patient = (str(headers[0].says.get(word) or "") for word in ("StudyInstanceUID", "PatientID"))
-        found.append(FoundSeries(uid, study, patient, headers[0].file.parent, tuple(headers)))
+        issuer = read_named_patient(headers[0].says).issuer
+        found.append(FoundSeries(uid, study, patient, headers[0].file.parent, tuple(headers), issuer))
     return found, unread, others
 
 
