@@ -118,8 +118,8 @@ def _sending():
     return [
         "### Storage as SCU",
         "",
-        "One presentation context for each SOP class and the transfer syntax in which the object is stored (see *What is written*); nothing is transcoded.",
-        "An abstract syntax that the PACS rejects counts as *not taken*.",
+        "One presentation context for each SOP class and the transfer syntax in which the object is stored (see *What is written*), and a second one with Implicit VR Little Endian where that is Explicit VR Little Endian: it is used where the PACS takes no other. Pixels are never transcoded.",
+        "A SOP class whose contexts the PACS rejects, all of them, counts as *not taken*.",
         "",
         *rows(
             ("answer of the PACS", "meaning", "counts as"),

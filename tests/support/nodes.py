@@ -242,12 +242,12 @@ def store(port, *datasets, calling="MOD", called="SIGHTLINE", **named):
 class Archive:
     """A PACS of pynetdicom in this process: keeps what comes, or answers what a test wants."""
 
-    def __init__(self, aet="ARCHIVE", port=None, **start):
+    def __init__(self, aet="ARCHIVE", port=None, syntax=ExplicitVRLittleEndian, **start):
         self.objects, self.tries, self.answer = {}, [], None
         self.port = port or free_port()
         entity = AE(aet)
         for context in AllStoragePresentationContexts:
-            entity.add_supported_context(str(context.abstract_syntax), ExplicitVRLittleEndian)
+            entity.add_supported_context(str(context.abstract_syntax), syntax)
         self._server = entity.start_server(
             ("127.0.0.1", self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)], **start
         )

@@ -5,6 +5,7 @@ import threading
 
 import pydicom
 import pytest
+from pydicom.uid import ImplicitVRLittleEndian
 from support.nodes import Archive, image
 from support.pacs import orthanc
 from support.proxy import Proxy
@@ -76,6 +77,17 @@ def test_wrong_titles_and_kinds_that_are_not_taken(archive, parcel):
     assert attempt(scu(archive, aet="OTHER"), parcel) in ("sent", "failed")
     strange = Parcel(parcel.file, "1.2.840.10008.5.1.4.1.1.999", *(parcel.sop_uid, parcel.study_uid, parcel.patient_id))
     assert attempt(scu(archive), strange) == "not taken"
+
+
+def test_a_pacs_that_takes_the_default_transfer_syntax_alone_gets_the_results(parcel):
+    """Every sender has to offer it (PS3.5, 10.1); without it each result would count as of a kind that is not taken."""
+    archive = Archive(syntax=ImplicitVRLittleEndian)
+    try:
+        assert attempt(scu(archive), parcel) == "sent"
+    finally:
+        archive.close()
+    (arrived,), stored = archive.objects.values(), pydicom.dcmread(parcel.file)
+    assert {element.tag: element.value for element in arrived} == {element.tag: element.value for element in stored}
 
 
 def test_a_result_not_of_its_patient_is_never_sent(archive, parcel):

@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 import pydicom
 import requests
 from dicomweb_client.api import DICOMwebClient
-from pydicom.uid import UID
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 
@@ -123,8 +123,10 @@ class StoreScu:
         if not kinds:
             yield lambda parcel: unread[parcel.file]
             return
+        # the one transfer syntax that every PACS has to take (PS3.5, 10.1); some take no other
+        kinds |= {(kind, ImplicitVRLittleEndian) for kind, syntax in kinds if syntax == ExplicitVRLittleEndian}
         try:
-            association = associate(self.destination, self.calling, [build_context(*kind) for kind in kinds])
+            association = associate(self.destination, self.calling, [build_context(*kind) for kind in sorted(kinds)])
         except KindsNotAccepted as error:
             refusal = Attempt("not taken", error.message)
             yield lambda parcel: unread.get(parcel.file, refusal)
@@ -136,7 +138,7 @@ class StoreScu:
             if parcel.file in unread:
                 return unread[parcel.file]
             if parcel.sop_class in refused - accepted:
-                return Attempt("not taken", f"abstract syntax {UID(parcel.sop_class).name} refused")
+                return Attempt("not taken", f"{UID(parcel.sop_class).name} refused, or each of its transfer syntaxes")
             if not association.is_established:
                 return Attempt("failed", "the association was cut")
             dataset = require_own_study(parcel)
