@@ -53,6 +53,16 @@ def test_rows_from_before_names_were_compared_still_work(node):
     assert node.read(studies)[0].state == "held"
 
 
+@pytest.mark.parametrize(
+    ("words", "state"), [({"patient": "P3"}, HELD), ({"PatientName": "Corrected^Name"}, OPEN), ({"value": 7}, OPEN)]
+)
+def test_an_image_that_comes_again_under_another_patient_stops_what_is_not_sent_yet(node, words, state):
+    node.accept(image(1))
+    assert node.accept(image(1, **words)).result == "altered"
+    ((*_, found, reason, _),) = node.read(studies)
+    assert (found, reason) == state
+
+
 def test_whose_a_study_is_outlives_its_files(node):
     node.receive(image(1))
     # the same image with a corrected id is kept apart, and is none of the study's patients

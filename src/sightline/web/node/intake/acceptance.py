@@ -29,7 +29,17 @@ from sightline.errors import SightlineError, UnreadableFile
 from sightline.inference.gate.header import read_header_facts
 from sightline.io.dicom.limits import Bounds, find_dataset, require_bounds
 from sightline.io.dicom.patient import NamedPatient, count_patients, read_named_patient
-from sightline.web.node.database import TWO_PATIENTS, Change, Store, is_study_image, objects, studies
+from sightline.web.node.database import (
+    TWO_PATIENTS,
+    Change,
+    Store,
+    is_study_image,
+    jobs,
+    objects,
+    outbox,
+    results,
+    studies,
+)
 from sightline.web.node.spool import Spool
 
 LOG = logging.getLogger("sightline.node")
@@ -55,6 +65,16 @@ _PATIENTS = _PATIENTS.where(objects.c.study_uid == bindparam("given"), is_study_
 _STUDY_STATE = select(studies.c.state).where(studies.c.study_uid == bindparam("given"))
 _TOUCH_STUDY = update(studies).where(studies.c.study_uid == bindparam("given"))
 _TOUCH_STUDY = _TOUCH_STUDY.values({name: bindparam(name) for name in ("last", "state", "ended")})
+# what of a study is still to be planned, judged or sent
+_PENDING = (
+    _STUDY_STATE.where(studies.c.state != "settled"),
+    select(jobs.c.id).where(
+        jobs.c.study_uid == bindparam("given"), jobs.c.state.in_(("waiting", "running", "failed", "dead"))
+    ),
+    select(outbox.c.id)
+    .join(results, outbox.c.result == results.c.id)
+    .where(results.c.study_uid == bindparam("given"), outbox.c.state.in_(("due", "dead"))),
+)
 _ADD_STUDY, _ADD_OBJECT = insert(studies), insert(objects)
 State = Literal["kept", "altered", "own"]
 Result = Literal["stored", "duplicate", "altered", "own"]
@@ -199,9 +219,14 @@ class Intake:
     def _place(self, change: Change, file: Path, row: dict[str, Any], known_uid: bool) -> State:
         """Move a file into the spool; what it is there. Only what is kept for judging makes its study open again."""
         change.folders.add(self.spool.adopt(file, row["sha256"]))
+        own = json.loads(row["facts"])["own"]
         if known_uid:
+            # an image that came again under another patient: what is still to be sent would be the former one's
+            given = {"given": row["study_uid"]}
+            if not own and any(change.connection.execute(query, given).first() for query in _PENDING):
+                self._compare_study(change, row)
             return "altered"
-        if json.loads(row["facts"])["own"]:
+        if own:
             return "own"
         self._compare_study(change, row)
         self._touch(change, row["study_uid"])
