@@ -112,3 +112,15 @@ def test_another_cohort_stands_beside_the_runs_own_test(run, tiny_cohort, tmp_pa
     (folder / "test.csv").write_text("\n".join((folder / "test.csv").read_text().splitlines()[:-1]) + "\n")
     assert "Evaluate its own test split" in describe_changes(run, other, found)[0]
     assert describe_changes(run, tiny_cohort.split("test"), found) == ()
+
+
+def test_another_cohort_of_the_same_name_and_ids_is_another(run, tiny_cohort, tmp_path):
+    # two places' folders are both called `images`, and their pictures `1` and `2`
+    (tmp_path / "1.png").write_bytes(b"another picture")
+    test = tiny_cohort.split("test").cases
+    other = replace(tiny_cohort, cases=(replace(test[0], image=tmp_path / "1.png"),))
+    assert "no cases of the run's own cohort" in describe_changes(run, other, [Estimate("AUC", 0.9)])[0]
+    assert describe_changes(run, replace(other, cases=(*other.cases, test[1])), [Estimate("AUC", 0.9)]) == ()
+    # a run of an earlier version knows ids alone
+    plain = replace(run, cohort={k: v for k, v in run.cohort.items() if k != "pictures"})
+    assert describe_changes(plain, other, [Estimate("AUC", 0.9)]) == ()

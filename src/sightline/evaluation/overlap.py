@@ -131,7 +131,7 @@ def describe_changes(run: Run, cohort: Cohort, estimates: Sequence[Estimate]) ->
         Nothing where the run has a part in these cases: any of them is a case of its own cohort.
     """
     own: Mapping[str, str | None] = run.cohort.get("split", {})
-    if not own or (run.cohort.get("name") == cohort.name and any(case.case_id in own for case in cohort)):
+    if not own or _has_own_case(run, cohort):
         return ()
     folder = name_evaluation_folder(run.folder, str(run.cohort.get("name")), "test")
     numbers = _read_own_numbers(folder, {case_id for case_id, split in own.items() if split == "test"})
@@ -144,6 +144,17 @@ def describe_changes(run: Run, cohort: Cohort, estimates: Sequence[Estimate]) ->
     head = ["| measure | own test | here | change (95%) |", "|---|---|---|---|"]
     about = f"Numbers of {folder.name}, and how they change here; intervals of two groups of patients put together."
     return ("\n".join(["## Beside the run's own test", "", about, "", *head, *rows]),) if rows else ()
+
+
+def _has_own_case(run: Run, cohort: Cohort) -> bool:
+    """Whether any case is one of the run's own cohort: of this name, with this id and, where its mark is kept, this
+    picture. Another place's cohort may well be called `images`, and its cases `1`, `2`, `3`.
+    """
+    own, pictures = run.cohort.get("split", {}), run.cohort.get("pictures", {})
+    if run.cohort.get("name") != cohort.name:
+        return False
+    alike = (case for case in cohort if case.case_id in own)
+    return any(pictures.get(c.case_id) in (None, "", fingerprint_file(c.image)) for c in alike)
 
 
 def _read_own_numbers(folder: Path, test: set[str]) -> dict[str, Estimate] | None:
