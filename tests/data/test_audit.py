@@ -202,6 +202,9 @@ def test_classes_missing_in_splits(tmp_path):
     assert finding.severity == "error" and finding.message == "The train split has no case of 'b'."
     no_val = found(cohort.where(lambda c: c.split != "val"))["class-missing"]
     assert no_val.severity == "warning" and no_val.message == "The val split is empty."
+    # another place's cases, to be tested on
+    tested = [f for f in audit(cohort.where(lambda c: c.split == "test")) if f.kind == "class-missing"]
+    assert [f.severity for f in tested] == ["note"] and "All cases are in the test split" in tested[0].message
     unsplit = replace(cohort, cases=tuple(replace(c, split=None) for c in cohort))
     assert found(unsplit)["unsplit"].severity == "note"
     assert found(change(cohort, 7, split=None))["unsplit"].cases == ("c7",)

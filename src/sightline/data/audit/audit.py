@@ -151,7 +151,12 @@ def _check_splits(cohort: Cohort) -> list[Finding]:
     if unassigned:
         message = f"{count_noun(len(unassigned), 'case')} in no split: {_list_some(unassigned)}."
         findings.append(Finding("unsplit", "warning", unassigned, message, "Assign them or remove them."))
-    for split in SPLITS:
+    alone = all(case.split == "test" for case in cohort)  # as another place's cases are brought: to be tested on
+    if alone:
+        message = "All cases are in the test split: they can be tested on, and nothing can be trained."
+        remedy = "Split again if they are to be trained on, too."
+        findings.append(Finding("class-missing", "note", (), message, remedy))
+    for split in SPLITS if not alone else ("test",):
         part = cohort.split(split)
         missing = [name for name, n in part.counts().items() if n == 0]
         if not missing:
