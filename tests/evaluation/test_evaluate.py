@@ -20,7 +20,7 @@ from sightline.metrics.estimate import Estimate
 from sightline.metrics.predictions import Predictions
 from sightline.papers.catalogue import CATALOGUE
 from sightline.structures.case import Case, Cohort
-from sightline.structures.regions import Box
+from sightline.structures.regions import Box, Mask
 from sightline.structures.resampling import upsample_map
 from sightline.structures.tag import Tag
 from sightline.training.engine import Engine
@@ -303,3 +303,18 @@ def test_a_run_with_a_missing_file_is_one_clear_error(run, tiny_cohort, tmp_path
     with pytest.raises(SightlineError) as caught:
         ask(open_run(tmp_path / "run", CATALOGUE), tiny_cohort.split("test"), tmp_path / "out")
     assert caught.value.remedy and "run" in caught.value.message
+
+
+def test_masks_of_another_size_than_the_picture_are_refused_before_the_network_is_asked(
+    run, tiny_cohort, tmp_path, counted
+):
+    """They were drawn in the upper left of the picture, and maps were scored there."""
+    case = tiny_cohort.split("test")[0]
+    half = np.ones((case.shape[0] // 2, case.shape[1] // 2), dtype=bool)
+    Image.fromarray(half).save(tmp_path / "half.png")
+    for source in (half, tmp_path / "half.png"):
+        cohort = replace(tiny_cohort, cases=(replace(case, regions=(Mask(source, Tag("finding", case.label)),)),))
+        with pytest.raises(CohortError, match="of another size than the picture") as refused:
+            ask(run, cohort, tmp_path)
+        assert f"{half.shape[0]} x {half.shape[1]} on {case.case_id!r} of {case.shape[0]} x" in refused.value.message
+    assert not counted

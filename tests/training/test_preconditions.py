@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from support.cohorts import tiny_recipe
 
 from sightline.errors import CohortError
+from sightline.structures.regions import Mask
+from sightline.structures.tag import Tag
 from sightline.training.preconditions import require_regions, select_training_cases
 
 
@@ -36,3 +39,14 @@ def test_a_cohort_without_splits_is_told_so_and_how_to_split_it(tiny_cohort, che
     with pytest.raises(CohortError, match="no case in the split train") as refused:
         check(tiny_recipe(weight=0.1), unsplit)
     assert "studies.csv" in refused.value.remedy and "cohort split SRC DEST" in refused.value.remedy
+
+
+def test_masks_of_another_size_than_the_picture_guide_nothing(tiny_cohort):
+    """They guided to the upper left of the picture."""
+    first = next(case for case in tiny_cohort if case.split == "train")
+    other = replace(first, regions=(Mask(np.ones((8, 8), dtype=bool), Tag("focus")),))
+    cohort = replace(tiny_cohort, cases=tuple(other if case is first else case for case in tiny_cohort))
+    with pytest.raises(CohortError, match=f"8 x 8 on '{first.case_id}' of {first.shape[0]} x"):
+        require_regions(tiny_recipe(weight=0.1), cohort)
+    require_regions(tiny_recipe(weight=0.1), tiny_cohort)
+    require_regions(tiny_recipe(weight=0.0), cohort)  # nothing is guided

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from sightline.data.views.frames import refuse_misfit_masks
 from sightline.data.views.image_view import View, refuse_unmarked
 from sightline.errors import CohortError
 from sightline.evaluation.result import Evaluation, EvaluationFiles, read_taken_evaluation
@@ -54,7 +55,8 @@ def evaluate(
 
     Raises:
         RunError: the run is not finished.
-        CohortError: other classes, or marks that are proposals of this very run.
+        CohortError: other classes, marks that are proposals of this very run, or masks of another size than the
+            picture.
     """
     cohort = run.recipe.see(cohort)
     if not run.done:
@@ -67,6 +69,7 @@ def evaluate(
     view = run.recipe.view
     if isinstance(view, View):
         refuse_unmarked(cohort, view)
+    refuse_misfit_masks(cohort)
     engine = engine or Engine()
     files = EvaluationFiles(out or run.folder / "predictions", name)
     stamp = {

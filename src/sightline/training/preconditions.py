@@ -13,6 +13,7 @@ from sightline.data.loader import CohortItems, Key
 from sightline.data.split import ASSIGN_SPLITS, find_mixed_studies, refuse_leakage
 from sightline.data.targets.reader_consensus import list_marking_readers, require_reader
 from sightline.data.targets.region_choice import RegionChoice
+from sightline.data.views.frames import refuse_misfit_masks
 from sightline.data.views.image_view import View, refuse_unmarked
 from sightline.data.views.patches import select_patchable
 from sightline.errors import CohortError, RecipeError, RunError, SightlineError, count_noun
@@ -77,7 +78,8 @@ def require_regions(recipe: Recipe, cohort: Cohort) -> None:
     Says on stderr that marks of several readers are united, where the recipe does not choose among them.
 
     Raises:
-        CohortError: no training case, none with a region of the recipe's role, or none of the reader it names.
+        CohortError: no training case, none with a region of the recipe's role, none of the reader it names, or masks
+            of another size than the picture.
         RecipeError: it merges readers for a loss that cannot take that.
     """
     if not recipe.guided_by_regions and not recipe.needs_boxes:
@@ -89,6 +91,7 @@ def require_regions(recipe: Recipe, cohort: Cohort) -> None:
             f"Cohort {cohort.name!r} has no {role} region in its training split.",
             "Mark regions, or choose a recipe guided by what the cohort has (train: --role, or the recipe unguided).",
         )
+    refuse_misfit_masks(training)
     if isinstance(recipe.regions, RegionChoice):
         _require_readers(recipe, recipe.regions, training, role)
 

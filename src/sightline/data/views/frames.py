@@ -8,11 +8,11 @@ import numpy as np
 
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
-from sightline.errors import UnreadableFile
-from sightline.io.image import read_frame
-from sightline.structures.case import Case
+from sightline.errors import CohortError, UnreadableFile, count_noun
+from sightline.io.image import read_frame, read_size
+from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
-from sightline.structures.regions import is_volume
+from sightline.structures.regions import Mask, is_volume
 
 
 def find_source_frame(case: Case) -> Frame:
@@ -45,6 +45,34 @@ def find_case_frame(case: Case, view: View | VolumeView) -> Frame:
         frame = view.test(np.broadcast_to(np.int16(0), source.shape))[1]
         return Frame(frame.shape, frame.to_source, source.spacing_mm)
     return view.test_frame(source, view.around(case))
+
+
+def refuse_misfit_masks(cohort: Cohort) -> None:
+    """Refuse masks of another size than the picture that they mark: their pixels are not the picture's.
+
+    A mask of a volume says by its affine where it lies, and one that does not decode is refused where it is drawn.
+
+    Raises:
+        CohortError: naming the first.
+    """
+    wrong = []
+    for case in cohort:
+        for region in case.regions:
+            if not isinstance(region, Mask) or is_volume(case.image):
+                continue
+            try:
+                size = read_size(region.source) if not isinstance(region.source, np.ndarray) else region.source.shape
+                shape = find_source_frame(case).shape
+            except UnreadableFile:
+                continue
+            if size != shape:
+                wrong.append(f"{' x '.join(map(str, size))} on {case.case_id!r} of {' x '.join(map(str, shape))}")
+    if wrong:
+        raise CohortError(
+            f"{count_noun(len(wrong), 'mask')} of cohort {cohort.name!r} of another size than the picture, e.g. one of "
+            f"{wrong[0]} rows and columns.",
+            "Draw masks on the picture itself, pixel for pixel; `sightline cohort check` names all.",
+        )
 
 
 def describe_shown(view: View | VolumeView) -> dict[str, object]:
