@@ -54,7 +54,7 @@ def predict(
         RunError: the network gives something that is no number.
     """
     if len(cohort) == 0:
-        raise CohortError(f"Cohort {cohort.name!r} has no case to predict.", "Choose another split.")
+        raise CohortError(f"Cohort {cohort.name!r} has no case to predict.", "Choose another split, or --split all.")
     items = CohortItems(cohort, view, encoder=find_encoder(network))
     network = to_channels_last(network.to(device))
     tap = FeatureTap(network)

@@ -49,7 +49,7 @@ def require_same_classes(ours: Sequence[str], theirs: Sequence[str], where: str)
     if tuple(ours) != tuple(theirs):
         raise CohortError(
             f"{where} has the classes {list(theirs)}; the run was trained on {list(ours)}.",
-            "Evaluate on a cohort with the same labels in the same order.",
+            "Use one with the same labels in the same order: `cohort import` takes --classes (coco: --normal).",
         )
 
 
