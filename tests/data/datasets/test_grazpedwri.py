@@ -180,3 +180,11 @@ def test_three_real_wrists_from_the_command_line(tmp_path, capsys):
     assert all(Image.open(case.image).mode.startswith("I;16") for case in cohort)
     said = capsys.readouterr().err
     assert "rows 20327, images 3" in said
+
+
+def test_where_every_image_is_rejected_the_reason_is_told(tmp_path):
+    """Images that were there were to be unpacked."""
+    tree(tmp_path, boxes=dict.fromkeys([row[0] for row in ROWS[:-1]], "3 0.5 0.5 0 0.2\n"))
+    with pytest.raises(LayoutError, match="which is no box inside the picture") as refused:
+        grazpedwri.read(tmp_path)
+    assert "fractions of the picture" in refused.value.remedy

@@ -20,7 +20,7 @@ from sightline.data.split import split_cohort
 from sightline.data.task import read_ao
 from sightline.errors import LayoutError, SightlineError, count_noun
 from sightline.io.image import measure_whole_picture
-from sightline.io.picture import Reject
+from sightline.io.picture import Reject, join_reasons
 from sightline.io.tables import CsvRow, read_table, read_text
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import is_pixel_size
@@ -96,8 +96,8 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     if not cases:
         raise LayoutError(
             f"{source}: none of the {len(rows)} images of dataset.csv can be read (PNG files below: {len(images)}, "
-            f"left out: {len(rejects) + left_out.total()}).",
-            "Unpack the images (images_part1.zip ...) beside dataset.csv.",
+            f"left out: {len(rejects) + left_out.total()}).{join_reasons(rejects, 5)}",
+            rejects[0].remedy if rejects else "Unpack the images (images_part1.zip ...) beside dataset.csv.",
         )
     cohort = Cohort(
         "GRAZPEDWRI-DX",
