@@ -177,3 +177,15 @@ def test_the_real_folder(tmp_path):
     some = cohort.where(lambda case: case.case_id < "IMG0000400")
     write_cohort(some, tmp_path / "out")
     assert read_cohort(tmp_path / "out").fingerprint() == some.fingerprint()
+
+
+def test_annotations_of_several_categories_are_no_fractures_all(tmp_path):
+    path = write_tiny(tmp_path) / fracatlas.MASKS
+    document = json.loads(path.read_text())
+    document["categories"].append({"id": 1, "name": "implant"})
+    path.write_text(json.dumps(document))
+    assert len(fracatlas.read(tmp_path)) == 12  # nothing is annotated so
+    document["annotations"][0]["category_id"] = 1
+    path.write_text(json.dumps(document))
+    with pytest.raises(LayoutError, match="of 2 categories \\('fractured', 'implant'\\)"):
+        fracatlas.read(tmp_path)

@@ -11,7 +11,7 @@ it is left out of the facts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -77,6 +77,13 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
     sizes = {image["file_name"]: image for image in read_image_records(document, source / MASKS)}
     marks = group_annotations_by_image(document, source / MASKS)
     names = read_categories(document, source / MASKS)
+    used = {find_category(mark, names, source / MASKS) for own in marks.values() for mark in own}
+    if len(used) > 1:
+        raise LayoutError(
+            f"{source / MASKS}: annotations of {count_noun(len(used), 'category', 'categories')} "
+            f"({', '.join(map(repr, sorted(used)))}); each of them is read as a fracture, so one was expected.",
+            "Remove those that mark no fracture, or import several categories as coco.",
+        )
 
     wrong = _find_contradictions(source, rows, set(sizes), marks)
     if wrong and options.contradictions == "refuse":
@@ -106,7 +113,7 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
                 patient_id=Path(groups[name]).stem,
                 image=image,
                 label=CLASSES[int(row["fractured"])],
-                regions=tuple(_read_fractures(marks.get(name, []), names, source / MASKS)),
+                regions=tuple(_read_fractures(marks.get(name, []), source / MASKS)),
                 view="+".join(view for view in VIEWS if row[view] == "1"),
                 shape=shape,
                 facts={fact: row[fact] for fact in FACTS},
@@ -128,10 +135,9 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
     return cohort if options.fractions is None else split_cohort(cohort, options.fractions, options.seed)
 
 
-def _read_fractures(marks: list[dict[str, Any]], names: Mapping[Any, str], path: Path) -> Iterator[Region]:
+def _read_fractures(marks: list[dict[str, Any]], path: Path) -> Iterator[Region]:
     """What the annotations of an image outline: fractures, whatever their one category is called."""
     for mark in marks:
-        find_category(mark, names, path)
         role: Literal["finding", "ignore"] = "ignore" if is_crowd(mark, path) else "finding"
         yield from build_regions_of_annotation(mark, "fracture", path, role=role)
 
