@@ -4,6 +4,7 @@ import ast
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import re
 import shlex
@@ -269,3 +270,23 @@ def test_the_house_names_every_room():
         assert (f"`{place.name}/`" if place.is_dir() else f"`{place.name}`") in text, place.name
     numbers = [page.name[:3] for page in sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))]
     assert numbers == [f"{n + 1:03}" for n in range(len(numbers))], "a decision has a number of its own"
+
+
+def test_a_command_in_a_message_can_be_copied_whatever_the_folder_is_called():
+    # a path after `sightline WORD` or `chmod` comes through quote_command, never bare into the text
+    bare, foreign = [], []
+    for path in sorted((ROOT / "src" / "sightline").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        foreign += [
+            (path.name, line) for line in text.splitlines() if re.search(r"pip install '?sightline(?!-radiology)", line)
+        ]
+        for node in rooms.nodes_of(rooms.read_source(path)):
+            parts = node.values if isinstance(node, ast.JoinedStr) else []
+            for before, after in itertools.pairwise(parts):
+                command = isinstance(before, ast.Constant) and re.search(
+                    r"\b(sightline (?!cohort import )[a-z]+( [a-z]+)?( [A-Z]+)*( --\S+ \S+)*|chmod \d+) $", before.value
+                )
+                if command and isinstance(after, ast.FormattedValue):
+                    bare.append((path.name, ast.unparse(node)))
+    assert not bare
+    assert not foreign, "the distribution is called sightline-radiology"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
@@ -43,6 +44,16 @@ def count_words(counts: Mapping[str, int]) -> str:
         noun, *rest = name.replace("_", " ").split(" ")
         words.append(" ".join([str(number), _SINGULAR.get(noun, noun) if number == 1 else noun, *rest]))
     return ", ".join(words)
+
+
+def quote_command(*words: object) -> str:
+    """A command to copy into a shell; a path with blanks or quotes in it stays one word.
+
+    Example:
+        >>> quote_command("sightline", "gate", Path("my runs/a"), "--cohort", "DIR")
+        "sightline gate 'my runs/a' --cohort DIR"
+    """
+    return shlex.join(map(str, words))
 
 
 class SightlineError(Exception):

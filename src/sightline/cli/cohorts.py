@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from sightline.cli.cases import CohortGaze, CohortSplit
 from sightline.cli.options import DeviceOptions, hold_empty_folder, hold_folder, make_engine, require_other_folder
-from sightline.errors import CohortError, count_noun, count_words
+from sightline.errors import CohortError, count_noun, count_words, quote_command
 
 # a bar for a handful of pictures would be gone before it is read
 QUIET_BELOW = 200
@@ -100,7 +99,7 @@ class Phantom:
         print(
             f"{self.destination}: {count_noun(len(truth['images']), 'chest')} in "
             f"{count_noun(truth['sessions'], 'session')}; next: "
-            f"sightline cohort import egd_cxr {shlex.quote(str(self.destination))} COHORT"
+            + quote_command("sightline", "cohort", "import", "egd_cxr", self.destination, "COHORT")
         )
         return 0
 
@@ -121,7 +120,7 @@ class Phantom:
         print(
             f"{self.destination}: {len(vertebrae)} vertebrae in {len(truth['series'])} series of {self.studies} "
             f"subjects, {sum(one['grade'] > 0 for one in vertebrae)} deformed; next: "
-            f"sightline cohort import verse {shlex.quote(str(self.destination))} COHORT"
+            + quote_command("sightline", "cohort", "import", "verse", self.destination, "COHORT")
         )
         return 0
 

@@ -68,8 +68,8 @@ class Deidentify:
             print(f"and {len(outcome.refused) - 20} more; see {private / NAMES}", file=sys.stderr)
         if wishes.search and not outcome.finder:
             print(
-                "Words in pixels were not searched: neither rapidocr (pip install 'sightline[deid]') nor tesseract is "
-                "installed.",
+                "Words in pixels were not searched: neither rapidocr (pip install 'sightline-radiology[deid]') nor "
+                "tesseract is installed.",
                 file=sys.stderr,
             )
         print(

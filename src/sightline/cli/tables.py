@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
@@ -21,7 +20,7 @@ from sightline.cli.options import (
     hold_folder,
     make_engine,
 )
-from sightline.errors import count_noun
+from sightline.errors import count_noun, quote_command
 
 if TYPE_CHECKING:
     from sightline.evaluation.tables.engines.local import TableEngine
@@ -128,7 +127,8 @@ class WriteCapsule:
         made = write_capsule(self.table, self.out)
         print(f"{made.path}: {count_noun(made.files, 'file')}, {made.bytes / 1e6:.2f} MB")
         print(f"digest {made.digest}")
-        print(f"anyone can check it: sightline verify {shlex.quote(made.path.name)} --digest {made.digest[:12]}")
+        command = quote_command("sightline", "verify", made.path.name, "--digest", made.digest[:12])
+        print(f"anyone can check it: {command}")
         return 0
 
 

@@ -1,6 +1,6 @@
 """Integrated gradients, DeepLIFT and LIME, computed by Captum: to be looked at, not to be trained through.
 
-Captum is an optional extra: `pip install sightline[captum]`.
+Captum is an optional extra: `pip install 'sightline-radiology[captum]'`.
 """
 
 from __future__ import annotations
@@ -196,7 +196,9 @@ def _import_captum(create_graph: bool, name: str) -> Any:
     try:
         from captum import attr
     except ImportError as error:
-        raise RecipeError(f"{name} needs Captum, which is not installed.", "pip install sightline[captum]") from error
+        raise RecipeError(
+            f"{name} needs Captum, which is not installed.", "pip install 'sightline-radiology[captum]'"
+        ) from error
     return attr
 
 

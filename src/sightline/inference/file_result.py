@@ -45,7 +45,7 @@ class DicomWish:
         except ImportError as error:
             raise RunError(
                 f"DICOM results need a package that is not installed ({error.name}).",
-                "pip install 'sightline[hospital]'",
+                "pip install 'sightline-radiology[hospital]'",
             ) from None
         return ObjectOptions(cast("tuple[Kind, ...]", self.kinds) or KINDS, self.map_on_image, self.picture_syntax)
 

@@ -217,7 +217,7 @@ print(json.dumps([[kind for _, kind in answer.results], [dict(one) for one in an
 
 
 def test_a_graph_of_other_weights_is_not_asked(run, exported, tmp_path):
-    folder = tmp_path / "run"
+    folder = tmp_path / "my run"
     shutil.copytree(run.folder, folder)
     assert open_export(folder).facts.identity == run.identity
     weights = folder / "weights.safetensors"
@@ -225,8 +225,9 @@ def test_a_graph_of_other_weights_is_not_asked(run, exported, tmp_path):
     with pytest.raises(RunError, match="other weights"):
         open_export(folder)
     shutil.rmtree(folder / "onnx")
-    with pytest.raises(RunError, match="no ONNX graph"):
+    with pytest.raises(RunError, match="no ONNX graph") as refused:
         open_export(folder)
+    assert f"sightline export '{folder}' --as onnx" in refused.value.remedy
 
 
 def test_a_fixed_batch_is_kept_to_and_another_size_refused(exported):

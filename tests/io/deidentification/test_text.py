@@ -15,7 +15,7 @@ from sightline.io.deidentification.text import choose_text_finder, find_text
 KEY = SiteKey(bytes(32))
 NAMES = ("SMITH JOHN", "Garcia, Ana", "MUELLER^JOERG", "Yamada T 1975", "O'BRIEN PAT", "ID 4471-223", "Kowalska E.")
 needs_finder = pytest.mark.skipif(
-    not choose_text_finder(), reason="neither rapidocr (sightline[deid]) nor tesseract is here"
+    not choose_text_finder(), reason="neither rapidocr (sightline-radiology[deid]) nor tesseract is here"
 )
 
 

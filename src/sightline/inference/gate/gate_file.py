@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline import __version__
-from sightline.errors import RunError
+from sightline.errors import RunError, quote_command
 from sightline.inference.gate.header import HeaderLimits
 from sightline.inference.gate.picture import Limits
 from sightline.inference.onnx.model_file import FACTS, read_facts
@@ -77,7 +76,7 @@ def read_gate(run: Path) -> Gate:
         RunError: there is none, it is damaged, or it was made for other weights.
     """
     path = run / GATE
-    remedy = f"Make it: sightline gate {shlex.quote(str(run))} --cohort DIR"
+    remedy = "Make it: " + quote_command("sightline", "gate", run, "--cohort", "DIR")
     if not path.is_file():
         raise RunError(f"{run} has no {GATE}: which images it may judge is not defined.", remedy)
     try:

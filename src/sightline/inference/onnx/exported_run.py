@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
-from sightline.errors import GeometryError, RecipeError, RunError
+from sightline.errors import GeometryError, RecipeError, RunError, quote_command
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.inference.network_output import Answers, RunFacts
 from sightline.inference.onnx.model_file import FOLDER, GRAPH, ModelFacts, find_export, make_session, read_facts
@@ -81,8 +81,9 @@ def open_export(folder: Path) -> ExportedRun:
         RunError: nothing was exported, it is damaged, or of other weights.
     """
     place = find_export(folder)
+    command = quote_command("sightline", "export", folder, "--as", "onnx")
     if place is None:
-        raise RunError(f"{folder} has no ONNX graph.", f"Make it: sightline export {folder} --as onnx")
+        raise RunError(f"{folder} has no ONNX graph.", f"Make it: {command}")
     model = read_facts(place)
     own = place
     if place == folder / FOLDER and (folder / "cohort.json").is_file():
@@ -91,7 +92,7 @@ def open_export(folder: Path) -> ExportedRun:
         if not weights.is_file() or digest_file(weights) != model.weights_sha256:
             raise RunError(
                 f"{place / GRAPH} was made from other weights than those in {folder}.",
-                f"Export it again: sightline export {folder} --as onnx",
+                f"Export it again: {command}",
             )
     boxes_file = own / "boxes.json"
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-from sightline.errors import SightlineError
+from sightline.errors import SightlineError, quote_command
 
 _BYTES = 32
 # dates of a patient move back by one number of days, at most about ten years
@@ -67,7 +67,9 @@ def read_site_key(path: Path) -> SiteKey:
     except (OSError, UnicodeDecodeError) as error:
         raise SightlineError(f"{path}: the key cannot be read ({error}).", "Restore it from its backup.") from None
     if os.name == "posix" and mode & 0o077:
-        raise SightlineError(f"{path}: others may read the key (mode {mode & 0o777:o}).", f"chmod 600 {path}")
+        raise SightlineError(
+            f"{path}: others may read the key (mode {mode & 0o777:o}).", quote_command("chmod", "600", path)
+        )
     try:
         secret = bytes.fromhex(text)
     except ValueError:

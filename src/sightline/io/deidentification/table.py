@@ -151,7 +151,8 @@ def _read_table() -> Mapping[int, Action]:
         from dicomanonymizer.dicom_anonymization_databases import dicomfields_2026c as edition
     except ImportError:
         raise SightlineError(
-            "The table of PS3.15 is not installed.", "Install it: pip install 'sightline[deid]' (dicom-anonymizer)."
+            "The table of PS3.15 is not installed.",
+            "Install it: pip install 'sightline-radiology[deid]' (dicom-anonymizer).",
         ) from None
     of: Sequence[tuple[Any, Action]] = (
         (edition.X_TAGS, "remove"),

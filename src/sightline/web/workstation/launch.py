@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from sightline.errors import LayoutError, SightlineError, count_noun
+from sightline.errors import LayoutError, SightlineError, count_noun, quote_command
 from sightline.structures.case import Case, Cohort
 
 PORT = 8765
@@ -226,10 +226,8 @@ def _run_server(desk: object, start: Start, bound: socket.socket) -> int:
     if not desk.alone and not has_accounts(desk.database):
         bound.close()
         desk.close()
-        raise StartRefused(
-            "There is no account yet.",
-            f"Make one with: sightline readers add {desk.options.keep} NAME --role lead   or start with --alone.",
-        )
+        command = quote_command("sightline", "readers", "add", desk.options.keep, "NAME", "--role", "lead")
+        raise StartRefused("There is no account yet.", f"Make one with: {command}   or start with --alone.")
     address = desk.options.origins[0] + (f"/?token={desk.token}" if desk.alone else "/")
     counts = f"{count_noun(len(desk.cohort), 'image')} of {desk.cohort.name}; marks are kept in {desk.options.keep}"
     print(address if start.quiet else f"{counts}\nThe workstation: {address}\nCtrl+C ends it.", flush=True)

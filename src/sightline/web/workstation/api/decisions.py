@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 from sqlalchemy import Connection, select, update
 
-from sightline.errors import SightlineError
+from sightline.errors import SightlineError, quote_command
 from sightline.metrics.agreement.report import compute_study_dice
 from sightline.metrics.agreement.staple import RULES as MERGE_RULES
 from sightline.web.workstation.accounts.readers import Person
@@ -295,7 +295,8 @@ def get_export(export_id: str, person: Signed, desk: Desk) -> dict[str, Any]:
 
 def _export_json(row: dict[str, Any]) -> dict[str, Any]:
     how = json.loads(row["how"])
-    command = f"sightline marks export KEEP DEST --as {how['as']} --readers {how['readers']}"
+    asked = ("--as", how["as"], "--readers", how["readers"])
+    command = quote_command("sightline", "marks", "export", "KEEP", "DEST", *asked)
     return {"id": row["id"], "made_at": row["made_at"], "state": row["state"], "command": command, **how} | json.loads(
         row["result"]
     )

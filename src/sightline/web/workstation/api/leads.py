@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import uuid
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import select
 
+from sightline.errors import quote_command
 from sightline.web.workstation.accounts.readers import AccountRefused, add_reader, change_reader, find_reader
 from sightline.web.workstation.api.people import Desk, Signed, require
 from sightline.web.workstation.api.refusals import RefusedRequest
@@ -84,7 +84,7 @@ def get_readers(person: Signed, desk: Desk) -> dict[str, Any]:
     with desk.database.reading() as connection:
         rows = read_all_rows(connection, select(reader).order_by(reader.c.made_at))
     names = ("id", "name", "display", "role", "made_at", "disabled_at")
-    command = shlex.join(["sightline", "readers", "list", str(desk.options.keep.name)])
+    command = quote_command("sightline", "readers", "list", desk.options.keep.name)
     return {"rows": [{name: row[name] for name in names} for row in rows], "command": command}
 
 
@@ -218,7 +218,8 @@ def post_verify(person: Signed, desk: Desk) -> dict[str, Any]:
     with desk.database.writing() as connection:
         write_audit(connection, person.id, "verify", "store", {"rows": rows, "broken": broken is not None})
     found = None if broken is None else {"where": broken.where, "row": broken.row, "why": broken.why}
-    return {"rows": rows, "broken": found, "command": f"sightline marks verify {desk.options.keep.name}"}
+    command = quote_command("sightline", "marks", "verify", desk.options.keep.name)
+    return {"rows": rows, "broken": found, "command": command}
 
 
 @router.delete("/readers/{reader_id}", status_code=405)
