@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -22,12 +23,15 @@ from sightline.inference.gate.gate_file import write_gate
 from sightline.inference.onnx import export
 from sightline.inference.onnx.export import NamedOutputs, check_graph, export_onnx, measure_differences, write_graph
 from sightline.inference.onnx.exported_run import OnnxNetwork, open_export
-from sightline.inference.onnx.model_file import FACTS, GRAPH, find_export, make_session, read_facts
+from sightline.inference.onnx.model_file import FACTS, GRAPH, find_export, make_session, read_facts, write_facts
 from sightline.inference.radiographs import predict_files
+from sightline.io.files import digest_file
+from sightline.models.ensembles import average_answers
+from sightline.models.pooling import NoisyOrPool
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.overrides import Changes, apply_changes
 from sightline.papers.recipes import RECIPES, find_recipe
-from sightline.structures.evidence import FeatureTap, forward_evidence
+from sightline.structures.evidence import Evidence, FeatureTap, forward_evidence
 from sightline.training.engine import Engine
 from sightline.training.train import train
 
@@ -94,10 +98,43 @@ class Drifting(nn.Module):
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, images):
-        from sightline.structures.evidence import Evidence
-
         maps = images[:, :1] * torch.stack([self.scale, 1.0 - self.scale]).view(1, 2, 1, 1)
         return Evidence(maps.mean(dim=(2, 3)), maps)
+
+
+class Averaging(nn.Module):
+    """An ensemble of one member that is a convolution."""
+
+    def __init__(self, member):
+        super().__init__()
+        self.member, self.independent = member, True
+
+    def forward(self, images):
+        maps = self.member(images)
+        return Evidence(average_answers(maps.mean(dim=(2, 3))[None], independent=self.independent), maps)
+
+
+class NoisyOr(nn.Module):
+    """Maps that are the image, and a picture's answer by noisy or."""
+
+    def forward(self, images):
+        maps = 2000.0 * (images - 0.5)
+        return Evidence(NoisyOrPool()(maps), maps, {"attention": NoisyOrPool().share(maps)})
+
+
+def test_a_noisy_or_of_maps_however_low_is_exported_to_the_last_digits(tmp_path):
+    network = NoisyOr()
+    named = NamedOutputs(network, independent=False).eval()
+    assert write_graph(named, (3, 8, 8), tmp_path / GRAPH) == 0
+    check_graph(named, tmp_path / GRAPH, (3, 8, 8), 0)
+    session = make_session(tmp_path / GRAPH)
+    for level in (-900.0, -60.0, -30.0, -10.0, 0.0, 5.0, 100.0, 900.0):
+        maps = level + torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+        images = maps / 2000.0 + 0.5
+        said = dict(zip(named.names, session.run(None, {"images": images.numpy()}), strict=True))
+        wanted = network(images)
+        np.testing.assert_allclose(said["logits"], wanted.logits.numpy(), rtol=2e-6)
+        np.testing.assert_allclose(said["attention"], wanted.extras["attention"].numpy(), rtol=2e-5)
 
 
 def test_a_graph_that_says_something_else_is_refused(tmp_path):
@@ -228,6 +265,19 @@ def test_a_graph_of_other_weights_is_not_asked(run, exported, tmp_path):
     with pytest.raises(RunError, match="no ONNX graph") as refused:
         open_export(folder)
     assert f"sightline export '{folder}' --as onnx" in refused.value.remedy
+
+
+def test_the_graph_of_an_ensemble_that_halves_sigmoids_is_refused(exported, tmp_path):
+    # as an earlier version put it together: means of a softmax, read as sigmoids
+    maps, images = nn.Conv2d(3, 2, 1), torch.rand(2, 3, 48, 48)
+    network = NamedOutputs(Averaging(maps), independent=True).eval()
+    for network.network.independent, refused in ((True, False), (False, True)):
+        write_graph(network, (3, 48, 48), tmp_path / GRAPH)
+        made = digest_file(tmp_path / GRAPH)
+        facts = replace(exported.facts, independent=True, outputs=network.names, graph_sha256=made)
+        write_facts(tmp_path, facts)
+        with pytest.raises(RunError, match="above a half") if refused else nullcontext():
+            assert open_export(tmp_path).network(images.numpy()).logits.shape == (2, 2)
 
 
 def test_a_fixed_batch_is_kept_to_and_another_size_refused(exported):

@@ -188,6 +188,10 @@ def write_graph(network: NamedOutputs, size: tuple[int, ...], path: Path) -> int
                     output_names=list(network.names),
                     dynamic_shapes=shapes,
                     verbose=False,
+                    custom_translation_table={
+                        torch.ops.aten.softplus.default: _write_softplus,
+                        torch.ops.aten.expm1.default: _write_expm1,
+                    },
                 )
         except Exception as error:  # torch raises many kinds, and each means that there is no such graph
             fixed = " ".join(str(error).split())[:300]
@@ -198,6 +202,28 @@ def write_graph(network: NamedOutputs, size: tuple[int, ...], path: Path) -> int
             return 0 if dynamic else 1
         fixed = "the exporter fixed the batch"
     raise RunError(f"There is no ONNX graph of this network: {fixed}.", "Predict with --engine torch.")
+
+
+# onnxruntime's Softplus is 0 below -17 and the exporter writes expm1 as Exp - 1: a noisy or of low maps would be the
+# logarithm of 0. Both in terms that keep every digit near 0.
+def _write_softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
+    """log(1 + exp(x)) as max(x, 0) + 2 atanh(u / (2 + u)), u = exp(-|x|)."""
+    from onnxscript import opset20 as op
+
+    slope, two = (op.CastLike(op.Constant(value_float=float(value)), x) for value in (beta, 2.0))
+    steep = op.Mul(x, slope)
+    small = op.Exp(op.Neg(op.Abs(steep)))
+    return op.Div(op.Add(op.Relu(steep), op.Mul(two, op.Atanh(op.Div(small, op.Add(small, two))))), slope)
+
+
+def _write_expm1(x: Any) -> Any:
+    """exp(x) - 1 as 2 t / (1 - t), t = tanh(x / 2), where x is small."""
+    from onnxscript import opset20 as op
+
+    one, two = (op.CastLike(op.Constant(value_float=value), x) for value in (1.0, 2.0))
+    half = op.Tanh(op.Div(x, two))
+    near = op.Div(op.Mul(two, half), op.Sub(one, half))
+    return op.Where(op.Less(op.Abs(x), one), near, op.Sub(op.Exp(x), one))
 
 
 def check_graph(

@@ -18,6 +18,8 @@ from sightline.io.files import digest_file, read_json
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.training.serialization import INPUT_WORDS, build_from_plain
 
+# probabilities that an ensemble's logits are the logarithms of sum to 1 to so much, as those of no sigmoids do
+SHARES_OF_ONE = 1e-5
 _PLAIN = ("logits", "probabilities", "maps", "window", "features")
 
 
@@ -78,7 +80,7 @@ def open_export(folder: Path) -> ExportedRun:
     counts; and the graph must have been made from the weights that lie there.
 
     Raises:
-        RunError: nothing was exported, it is damaged, or of other weights.
+        RunError: nothing was exported, it is damaged, of other weights, or an ensemble that halves probabilities.
     """
     place = find_export(folder)
     command = quote_command("sightline", "export", folder, "--as", "onnx")
@@ -117,4 +119,25 @@ def open_export(folder: Path) -> ExportedRun:
         engine="onnxruntime",
         join_views=model.join_views,
     )
-    return ExportedRun(facts, model, OnnxNetwork(place / GRAPH, model))
+    network = OnnxNetwork(place / GRAPH, model)
+    if model.independent:
+        _require_answers_of_classes_apart(place, network)
+    return ExportedRun(facts, model, network)
+
+
+def _require_answers_of_classes_apart(place: Path, network: OnnxNetwork) -> None:
+    """Refuse the graph of an ensemble of an earlier version, which averaged sigmoid answers as if they were softmax.
+
+    Its recipe is refused where torch reads it; a graph has none, but its logits are logarithms of shares of one.
+
+    Raises:
+        RunError: naming what is to be made again.
+    """
+    images = np.random.default_rng(0).random((2, *network.model.size), dtype=np.float32)
+    totals = np.exp(network(images).logits.astype(np.float64)).sum(axis=1)
+    if np.abs(totals - 1.0).max() < SHARES_OF_ONE:
+        raise RunError(
+            f"{place / GRAPH}: {network.model.title!r} judges each class by itself; an earlier version averaged its "
+            "members as if classes excluded each other: no probability would be above a half.",
+            "Put it together anew (sightline ensemble RUN ...), and export that.",
+        )
