@@ -13,6 +13,7 @@ from sightline.models.ensembles import Ensemble, MultiScale
 from sightline.models.spatial_transformer import Cascade
 from sightline.models.volume_networks import VolumeBackbone, VolumeUNet
 from sightline.structures.case import SPLITS
+from sightline.structures.protocols import tell_judging
 from sightline.training.recipe import Recipe
 
 
@@ -86,10 +87,9 @@ def build_ensemble_recipe(
                 f"{first.title} and {recipe.title} tell different classes apart.", "Use runs of one task."
             )
         if recipe.independent != first.independent:
-            each, others = (first, recipe) if first.independent else (recipe, first)
+            ours, others = (tell_judging(one.independent) for one in (first, recipe))
             raise RecipeError(
-                f"{each.title} judges each class by itself (sigmoid), {others.title} all against each other (softmax): "
-                "their probabilities have no common mean.",
+                f"{first.title} judges {ours}, {recipe.title} {others}: their probabilities have no common mean.",
                 "Use runs that are all of one kind.",
             )
         shown, shown_first = describe_shown(recipe.view), describe_shown(first.view)

@@ -172,6 +172,11 @@ def find_averaged_answers(model: ModelConfig) -> bool | None:
     return independent
 
 
+def tell_judging(independent: bool) -> str:
+    """The two kinds of answers in words; answers of both kinds have no common mean."""
+    return "each class by itself (sigmoid)" if independent else "all classes against each other (softmax)"
+
+
 def accepts_soft_targets(loss: GuidanceConfig | ObjectiveConfig | None) -> bool:
     """Whether a loss takes targets between 0 and 1 as such (`takes_shares`), or looks at none."""
     return loss is None or not loss.needs_regions or bool(getattr(loss, "takes_shares", False))

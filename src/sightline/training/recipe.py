@@ -34,6 +34,7 @@ from sightline.structures.protocols import (
     has_features,
     needs_features,
     predicts_classes,
+    tell_judging,
 )
 from sightline.training.optimization import LayerRates, LinearDecay, Sgd, WeightRelease
 from sightline.training.serialization import Catalogue, build_from_plain, restore_former_words, to_plain
@@ -203,11 +204,10 @@ class Recipe:
             )
         if self.weight > 0.0 and self.guidance is None:
             raise RecipeError(f"weight {self.weight} has no guidance to weigh.", "Name a guidance or set weight 0.")
-        if (averaged := find_averaged_answers(self.model)) not in (None, self.independent):
-            each, all_of = "a sigmoid for each class", "a softmax over all classes"
+        if find_averaged_answers(self.model) not in (None, self.independent):
             raise RecipeError(
-                f"{self.title} averages answers of {each if averaged else all_of}, and its members give "
-                f"{each if self.independent else all_of}.",
+                f"{self.title} averages answers of networks that judge {tell_judging(not self.independent)}, "
+                f"and its members judge {tell_judging(self.independent)}.",
                 "Put it together anew: sightline ensemble.",
             )
         if has_deep_maps(self.model) and not self.weight > 0.0:

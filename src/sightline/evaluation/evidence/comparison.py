@@ -29,6 +29,7 @@ from sightline.metrics.statistics.noninferiority import NonInferiority, assess_n
 from sightline.plots.charts import ForestRow, draw_forest
 from sightline.structures.case import Cohort
 from sightline.structures.identifiers import separate_names
+from sightline.structures.protocols import tell_judging
 from sightline.training.engine import Engine
 from sightline.training.run import Run, require_each_once
 
@@ -260,9 +261,9 @@ def _average_members(evaluations: Sequence[Evaluation], members: int) -> list[Ev
     groups = [tables[start : start + members] for start in range(0, len(tables), members)]
     if any(len({one.independent for one in group}) > 1 for group in groups):
         raise RunError(
-            "Runs that judge each class by itself (sigmoid) and runs that judge all against each other (softmax) "
-            "cannot judge together: their probabilities have no common mean.",
-            "Let runs of one kind judge together.",
+            f"Runs that judge {' and runs that judge '.join(map(tell_judging, (True, False)))} cannot judge "
+            "together: their probabilities have no common mean.",
+            "Use runs that are all of one kind.",
         )
     return [
         Evaluation(replace(group[0], probabilities=np.mean([one.probabilities for one in group], axis=0), alone=None))

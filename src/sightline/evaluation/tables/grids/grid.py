@@ -21,7 +21,8 @@ from __future__ import annotations
 import difflib
 import math
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -130,10 +131,8 @@ def _build_row(
     change = data.get("change", {})
     if not isinstance(change, Mapping):
         raise RecipeError(f"{where}: change is {reprlib.repr(change)}.", "Write fields and values, e.g. {weight: 0.3}.")
-    try:
+    with _name_place(where):
         found = find(data["recipe"])
-    except RecipeError as error:
-        raise RecipeError(f"{where}: {error.message}", error.remedy) from None
     recipe = change_recipe(found, change, catalogue, where)
     numbers: dict[str, Any] = {
         word: _parse_number(data[word], f"{where}: {word}", int, least=1, most=MOST_CASES)
@@ -213,13 +212,20 @@ def change_recipe(recipe: Recipe, change: Mapping[str, Any], catalogue: Catalogu
         if known and last not in known:
             raise RecipeError(f"{where}: the recipe has no field {dotted!r}.", _suggest_nearest(last, known))
         inside[last] = value
-    try:
+    with _name_place(where):
         made = build_from_plain(plain, catalogue)
+    assert isinstance(made, Recipe)
+    return made
+
+
+@contextmanager
+def _name_place(where: str) -> Iterator[None]:
+    """A recipe's error with the place in the table before it."""
+    try:
+        yield
     except RecipeError as error:
         remedy = "Fix it in `change`." if error.remedy == FIX_FIELD else error.remedy
         raise RecipeError(f"{where}: {error.message.removeprefix('recipe.')}", remedy) from None
-    assert isinstance(made, Recipe)
-    return made
 
 
 def _list_fields(part: Mapping[str, Any], catalogue: Catalogue) -> list[str]:
