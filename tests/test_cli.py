@@ -283,8 +283,8 @@ def test_import_of_fracatlas(type_in, tmp_path):
 
 def test_an_import_that_brings_nothing_says_so(type_in, tmp_path):
     (tmp_path / "source").mkdir()
-    code, _, _ = type_in("cohort", "import", "dicom", tmp_path / "source", tmp_path / "out")
-    assert code == 1
+    code, _, err = type_in("cohort", "import", "dicom", tmp_path / "source", tmp_path / "out")
+    assert code == 1 and "no file of it could be imported as dicom" in err
 
 
 def test_a_former_word_says_the_new_one(type_in):

@@ -211,6 +211,8 @@ def run_import(word: str, source: Path, destination: Path, options: object) -> i
     for words in (*describe_placeholders(cohort), *(f"{leak} {SPLIT_AGAIN}" for leak, _ in describe_leakage(cohort))):
         print(f"warning: {words}", file=sys.stderr)
     print(_describe_cohort(cohort, destination))
+    if not len(cohort):
+        print(f"{source}: no file of it could be imported as {word}; is it another layout?", file=sys.stderr)
     return 0 if len(cohort) else 1
 
 

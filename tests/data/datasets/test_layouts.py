@@ -108,6 +108,15 @@ def test_an_import_over_another_cohort_of_the_same_name_is_refused(pictures, tmp
         import_layout("pictures", other / pictures.name, out)
 
 
+def test_an_import_over_its_own_source_is_refused_before_removing_it_is_advised(pictures, tmp_path):
+    import_layout("pictures", pictures, tmp_path / "one")
+    (tmp_path / "one" / "written.json").unlink()  # as phantoms and earlier versions have it
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    with pytest.raises(LayoutError, match="would be written over") as refused:
+        import_layout("folder", tmp_path / "one", tmp_path / "link")
+    assert "remove" not in refused.value.remedy
+
+
 def test_pictures_without_a_table_are_refused(tmp_path):
     with pytest.raises(LayoutError, match="no such table"):
         read_layout("pictures", tmp_path)

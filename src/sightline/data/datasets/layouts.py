@@ -117,7 +117,8 @@ def import_layout(
     has succeeded; until then none of its files is touched, volumes among them.
 
     Raises:
-        LayoutError: as `read_layout` and `write_cohort`; another cohort is refused before anything is read.
+        LayoutError: as `read_layout` and `write_cohort`; another cohort, and the source itself, are refused before
+            anything is read.
     """
     # the readers of tables do without the writer
     from sightline.data.datasets.folder.origin import name_origin, require_repeat
@@ -125,6 +126,8 @@ def import_layout(
     from sightline.io.picture import write_rejects
 
     origin = name_origin(source, word)
+    if origin == name_origin(destination, word):
+        raise LayoutError(f"{source} is read, and the cohort would be written over it.", "Name another folder.")
     finished = (destination / HEAD).exists()
     if finished:
         require_repeat(destination, origin)
