@@ -204,12 +204,18 @@ def write_graph(network: NamedOutputs, size: tuple[int, ...], path: Path) -> int
     raise RunError(f"There is no ONNX graph of this network: {fixed}.", "Predict with --engine torch.")
 
 
+def _load_operators() -> Any:
+    """The operators of OPSET, imported with the first graph."""
+    from onnxscript import opset20
+
+    return opset20
+
+
 # onnxruntime's Softplus is 0 below -17 and the exporter writes expm1 as Exp - 1: a noisy or of low maps would be the
 # logarithm of 0. Both in terms that keep every digit near 0.
 def _write_softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
     """log(1 + exp(x)) as max(x, 0) + 2 atanh(u / (2 + u)), u = exp(-|x|)."""
-    from onnxscript import opset20 as op
-
+    op = _load_operators()
     slope, two = (op.CastLike(op.Constant(value_float=float(value)), x) for value in (beta, 2.0))
     steep = op.Mul(x, slope)
     small = op.Exp(op.Neg(op.Abs(steep)))
@@ -218,8 +224,7 @@ def _write_softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
 
 def _write_expm1(x: Any) -> Any:
     """exp(x) - 1 as 2 t / (1 - t), t = tanh(x / 2), where x is small."""
-    from onnxscript import opset20 as op
-
+    op = _load_operators()
     one, two = (op.CastLike(op.Constant(value_float=value), x) for value in (1.0, 2.0))
     half = op.Tanh(op.Div(x, two))
     near = op.Div(op.Mul(two, half), op.Sub(one, half))
