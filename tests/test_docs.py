@@ -1,6 +1,7 @@
 """The documentation, held to what the program does: commands run, links resolve, every recipe field is described."""
 
 import ast
+import builtins
 import contextlib
 import dataclasses
 import io
@@ -128,6 +129,38 @@ def test_python_of_the_pages_runs(document):
     for language, body in BLOCK.findall(document.read_text(encoding="utf-8")):
         if language == "python":
             exec(body, names)
+
+
+# what a snippet takes from its reader
+OF_THE_READER = {"network", "batches"}
+
+
+@pytest.mark.parametrize("document", [p for p in PAGES if "```python" in p.read_text(encoding="utf-8")], ids=name_of)
+def test_what_a_snippet_calls_is_imported_on_its_page(document):
+    blocks = [body for language, body in BLOCK.findall(document.read_text(encoding="utf-8")) if language == "python"]
+    nodes = list(ast.walk(ast.parse("\n".join(blocks))))
+    known = {*dir(builtins), *OF_THE_READER}
+    known |= {node.asname or node.name for node in nodes if isinstance(node, ast.alias)}
+    known |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    known |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    known |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    for node in nodes:
+        called = node.func if isinstance(node, ast.Call) else None
+        while isinstance(called, ast.Attribute | ast.Call):
+            called = called.value if isinstance(called, ast.Attribute) else called.func
+        assert not isinstance(called, ast.Name) or called.id in known, called.id
+
+
+def test_functions_that_pages_name_exist():
+    files = [path for room in ("src", "tests", "benchmarks") for path in (ROOT / room).rglob("*") if path.is_file()]
+    code = [path for path in files if path.suffix in (".py", ".yaml", ".json", ".sh")]
+    written = "\n".join([*map(str, files), *(path.read_text(encoding="utf-8") for path in code)])
+    # decisions keep the names of their day
+    for page in [page for page in PAGES if page.parent.name not in ("decisions", "results")]:
+        spans = re.findall(r"`(?:\w+\.)*([a-z]+(?:_[a-z0-9]+)+)(?:\([^`\n]*)?`", page.read_text(encoding="utf-8"))
+        # prometheus adds the last word of a counter's name, and the metrics their first
+        plain = [span.removeprefix("sightline_").removesuffix("_total") for span in spans]
+        assert not [name for name in plain if name not in written], page.name
 
 
 def heading_anchor(title):

@@ -92,8 +92,8 @@ def load_recipe(name: str | Path, **changes: Any) -> Recipe:
 
     Args:
         name: see `list_recipes`.
-        changes: options of `sightline train`: epochs, steps, size, batch_size, weight, style, role, backbone, weights,
-            rate, select, precision, seed.
+        changes: options of `sightline train`: epochs, steps, size, batch_size, weight, style, role, readers, backbone,
+            weights, rate, select, precision, seed. Other fields: `dataclasses.replace(recipe, join_views="mean")`.
 
     Raises:
         RecipeError: unknown recipe or option.
