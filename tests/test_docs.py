@@ -163,6 +163,13 @@ def test_functions_that_pages_name_exist():
         assert not [name for name in plain if name not in written], page.name
 
 
+def test_extras_are_installed_under_our_own_name():
+    # on the package index `sightline` is another project
+    for file in tracked_files():
+        if file.suffix in (".py", ".md") and file.is_file():
+            assert not re.search(r"(?<![\w-])sightline\[\w", file.read_text(encoding="utf-8")), file
+
+
 def heading_anchor(title):
     text = re.sub(r"[^\w\- ]", "", title.replace("`", "").lower())
     return text.strip().replace(" ", "-")
