@@ -15,7 +15,7 @@ from support.killed_training import launch_training
 from support.nodes import wait_for
 
 from sightline.data.datasets.folder.reader import read_cohort
-from sightline.errors import RunError
+from sightline.errors import FolderHeld, RunError
 from sightline.evaluation.tables.engines.local import LocalEngine
 from sightline.evaluation.tables.engines.run_store import RunStore, move_cohort
 from sightline.evaluation.tables.run_table import run_table
@@ -25,6 +25,7 @@ from sightline.structures.regions import Mask
 from sightline.training import train as loop
 from sightline.training.engine import Engine
 from sightline.training.optimization import AdamW
+from sightline.training.run import hold_run
 
 QUIET = Engine(device="cpu", quiet=True)
 
@@ -159,6 +160,74 @@ def test_a_cohort_is_sent_once_and_reads_the_same_elsewhere(tmp_path, store):
         store.fetch_cohort("0000", tmp_path / "node" / "other")
 
 
+def test_what_was_cut_while_it_was_sent_is_sent_again(tmp_path, store):
+    root, run = tmp_path / "cohort", tmp_path / "0123456789ab"
+    for folder, name in ((root, "Röntgen " + "lang " * 30 + ".png"), (run, "DONE")):
+        folder.mkdir()
+        (folder / name).write_bytes(bytes(range(256)) * 9)
+    kept = store.send_cohort(root)
+    store.send_run(run)
+    files = fsspec.filesystem("memory")
+    for path in files.find("/sightline-test"):
+        files.pipe_file(path, files.cat(path)[:700])
+    assert store.send_cohort(root) == kept
+    store.send_run(run)
+    assert len(names(store)) == 2
+    store.fetch_cohort(kept, tmp_path / "node")
+    assert contents(tmp_path / "node") == contents(root)
+    before = contents(run)
+    shutil.rmtree(run)
+    assert store.fetch_run(run) and contents(run) == before
+
+
+def test_a_run_that_was_begun_here_and_finished_elsewhere_is_taken(tmp_path, store):
+    here, there = (tmp_path / place / "0123456789ab" for place in ("here", "there"))
+    for folder in (here, there):
+        (folder / "state").mkdir(parents=True)
+        (folder / "cohort.json").write_text("{}")
+        (folder / "state" / "state.safetensors").write_text(folder.parent.name)
+    store._send(f"runs/{there.name}", "state", there, list(contents(there)))
+    assert not store.fetch_run(here) and (here / "state" / "state.safetensors").read_text() == "here"
+    (there / "DONE").write_text("x")
+    store.send_run(there)
+    with hold_run(here), pytest.raises(FolderHeld):
+        store.fetch_run(here)
+    assert store.fetch_run(here) and contents(here) == contents(there)
+    assert not store.fetch_run(here)
+
+
+def test_a_state_sent_later_is_the_newest_also_by_a_clock_that_is_slow(tmp_path, store, monkeypatch):
+    folder = tmp_path / "0123456789ab"
+    folder.mkdir()
+    for clock in (2000, 1000):
+        monkeypatch.setattr("time.time_ns", lambda clock=clock: clock)
+        (folder / "cohort.json").write_text(f"{clock}")
+        store._send(f"runs/{folder.name}", "state", folder, ["cohort.json"])
+    shutil.rmtree(folder)
+    assert store.fetch_run(folder) and (folder / "cohort.json").read_text() == "1000"
+
+
+def test_pictures_in_a_folder_that_is_linked_to_are_sent(tmp_path, store):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.png").write_bytes(b"picture")
+    root = tmp_path / "cohort"
+    root.mkdir()
+    (root / "images").symlink_to(tmp_path / "elsewhere")
+    (root / "images" / "back").symlink_to(root)
+    store.fetch_cohort(store.send_cohort(root), tmp_path / "node")
+    assert contents(tmp_path / "node") == {"images/a.png": b"picture"}
+
+
+def test_a_store_that_cannot_be_written_is_refused_before_anything_is_trained(tiny_cohort, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError("403 Forbidden")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "pipe_file", refuse)
+    with pytest.raises(RunError, match=r"cannot be written \(PermissionError: 403 Forbidden"):
+        make_table(tiny_cohort, tmp_path / "table", RunStore("memory://x"))
+    assert not (tmp_path / "table").exists()
+
+
 def test_archives_that_lead_out_of_their_folder_are_refused(tmp_path, store):
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
@@ -182,6 +251,8 @@ def test_places_that_cannot_be_used_are_one_line(tiny_cohort, tmp_path, monkeypa
     with pytest.raises(RunError, match="every run folder would record") as refused:
         RunStore("sftp://me:s3cret@host/folder")
     assert "s3cret" not in str(refused.value)
+    with pytest.raises(RunError, match=r"'s3://\[x/y' is no URL"):
+        RunStore("s3://[x/y")
     with pytest.raises(RunError, match=r"'bucket/folder' is no URL.*file:///shared"):
         RunStore("bucket/folder")
     blocked = tmp_path / "file"

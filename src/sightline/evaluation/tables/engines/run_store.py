@@ -15,6 +15,8 @@ import hashlib
 import io
 import os
 import re
+import secrets
+import shutil
 import tarfile
 import tempfile
 import threading
@@ -37,6 +39,7 @@ from sightline.io.files import (
 )
 from sightline.structures.case import Cohort
 from sightline.structures.regions import Mask, Region
+from sightline.training.run import FROM_CAPSULE, hold_run
 
 # another process of this machine fetches the same folder: it is waited for
 HELD_S = 600.0
@@ -68,26 +71,36 @@ class RunStore:
                 f"The store {self.url!r} is no URL.",
                 "Write for example s3://bucket/folder; a folder that all machines see is file:///shared/folder.",
             )
-        if urlsplit(self.url).password is not None:
+        try:
+            password = urlsplit(self.url).password
+        except ValueError as error:
+            raise RunError(
+                f"The store {self.url!r} is no URL ({error}).", "Write for example s3://bucket/folder."
+            ) from None
+        if password is not None:
             raise RunError(
                 "The store's URL holds a password, which every run folder would record.",
                 "Leave it out: put credentials where fsspec or the protocol's package looks for them.",
             )
 
     def require_open(self) -> None:
-        """Look into the store before the work of hours.
+        """Look into the store, and leave a word in it and take it away, before the work of hours.
 
         Raises:
-            RunError: it cannot be read: no such protocol, no package for it, no network or no right.
+            RunError: it cannot be read or written: no such protocol, no package for it, no network or no right.
         """
         self._list("runs", "done")
+        name = f".opened-{secrets.token_hex(8)}"
+        self.write_note(name, "")
+        self.delete_note(name)
 
     @contextmanager
     def keep_run(self, folder: Path, needs: Iterable[Path] = ()) -> Iterator[None]:
         """Fetch what is known of a run, send its states while this block trains it, and at its end the finished run.
 
         Args:
-            folder: of the run, named by its identity; one that holds files already stays as it is.
+            folder: of the run, named by its identity; one that holds files stays as it is, unless the run was finished
+                elsewhere since it was begun here.
             needs: folders of the finished runs that it is made of or taught by.
 
         Raises:
@@ -110,12 +123,16 @@ class RunStore:
     def fetch_run(self, folder: Path) -> bool:
         """Put the run of this name, finished or on its way, into a folder that holds nothing yet; whether one was kept.
 
+        A run that was begun in the folder and finished elsewhere is taken too: the same run would be trained again.
+
         Raises:
             RunError: the store cannot be read.
+            FolderHeld: a process trains into the folder.
         """
+        kinds = ("done", "state")
         if folder.is_dir() and contains_files(folder):
-            return False
-        return any(self._fetch_newest(f"runs/{folder.name}", kind, folder) for kind in ("done", "state"))
+            kinds = ("done",) if _is_begun(folder) else ()
+        return any(self._fetch_newest(f"runs/{folder.name}", kind, folder) for kind in kinds)
 
     def send_run(self, folder: Path) -> None:
         """Keep a finished run as it now is; its states, and what was kept of it before, are deleted.
@@ -138,7 +155,8 @@ class RunStore:
         for name in files:
             digest.update(f"{name} {fingerprint_file(root / name)}\n".encode())
         place = f"cohorts/{digest.hexdigest()[:24]}"
-        if not self._list(place, "files"):
+        # one that was cut while it was sent would be taken by no node
+        if self._measure_newest(place, "files") != _measure_packed(root, files):
             self._send(place, "files", root, files)
         return place.partition("/")[2]
 
@@ -223,11 +241,22 @@ class RunStore:
             packed = Path(scratch) / "packed.tar"
             _pack_files(packed, folder, files)
             digest = digest_file(packed)
-            if not any(name.endswith(f"-{digest}.tar") for name in self._list(place, kind)[:1]):
+            newest = self._list(place, kind)[:1]
+            is_kept = any(name.endswith(f"-{digest}.tar") for name in newest)
+            if not is_kept or self._measure_newest(place, kind) != packed.stat().st_size:
+                # after what another machine sent, whatever its clock says
+                now = max([time.time_ns(), *(int(name.split("-")[1]) + 1 for name in newest)])
                 with self._open("written") as (remote, root):
                     remote.makedirs(f"{root}/{place}", exist_ok=True)
-                    remote.put_file(str(packed), f"{root}/{place}/{kind}-{time.time_ns():020d}-{digest}.tar")
+                    remote.put_file(str(packed), f"{root}/{place}/{kind}-{now:020d}-{digest}.tar")
         self._delete(place, kind, keep=1)
+
+    def _measure_newest(self, place: str, kind: str) -> int | None:
+        """Bytes of the newest object of a kind; None where there is none."""
+        for name in self._list(place, kind)[:1]:
+            with self._open("read") as (files, root), suppress(FileNotFoundError):
+                return int(files.info(f"{root}/{place}/{name}")["size"])
+        return None
 
     def _delete(self, place: str, kind: str, keep: int) -> None:
         for name in self._list(place, kind)[keep:]:
@@ -249,7 +278,10 @@ class RunStore:
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 with _hold_when_free(folder):
                     if folder.is_dir() and contains_files(folder):
-                        return True
+                        if kind != "done" or not _is_begun(folder):
+                            return True
+                        with hold_run(folder):
+                            shutil.rmtree(folder)
                     with write_new_folder(folder) as whole:
                         self._unpack(packed, whole, name)
                 return True
@@ -296,11 +328,27 @@ def move_cohort(cohort: Cohort, root: Path) -> Cohort:
     return replace(cohort, cases=tuple(cases), root=root)
 
 
+def _is_begun(folder: Path) -> bool:
+    """Whether a folder holds a training that is not finished; what came from a capsule is none."""
+    ended = ("DONE", FROM_CAPSULE)
+    return (folder / "cohort.json").is_file() and not any((folder / name).is_file() for name in ended)
+
+
 def _list_files(folder: Path) -> list[str]:
-    """Names of the files in a folder that are of lasting use, sorted: no locks, nothing half written or hidden."""
+    """Names of the files in a folder that are of lasting use, sorted: no locks, nothing half written or hidden.
+
+    Pictures may lie in a folder that is linked to; a link that leads back to where it lies is not followed.
+    """
     found = []
-    for where, inner, names in os.walk(folder):
-        inner[:] = [name for name in inner if not name.startswith(".") and not name.endswith(".partial")]
+    for where, inner, names in os.walk(folder, followlinks=True):
+        above = {os.path.realpath(folder) for folder in (where, *Path(where).parents)}
+        inner[:] = [
+            name
+            for name in inner
+            if not name.startswith(".")
+            and not name.endswith(".partial")
+            and os.path.realpath(Path(where, name)) not in above
+        ]
         found += [
             Path(where, name).relative_to(folder).as_posix()
             for name in names
@@ -320,6 +368,17 @@ def _pack_files(packed: Path, folder: Path, files: Iterable[str]) -> None:
             about = tarfile.TarInfo(name)
             about.size, about.mode = len(content), 0o644
             archive.addfile(about, io.BytesIO(content))
+
+
+def _measure_packed(folder: Path, files: Iterable[str]) -> int:
+    """How many bytes `_pack_files` makes of files, from their names and sizes alone."""
+    size = 0
+    for name in files:
+        about = tarfile.TarInfo(name)
+        about.size = (folder / name).stat().st_size
+        size += len(about.tobuf(tarfile.PAX_FORMAT)) + -(-about.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    # two empty blocks end it, and it is a whole number of records
+    return -(-(size + 2 * tarfile.BLOCKSIZE) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
 def _read_change(path: Path) -> int | None:
