@@ -68,6 +68,9 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
+            if isinstance(node, yaml.ScalarNode):
+                # half a letter, as "\ud800" writes it, is in no file
+                node.value.encode()
             return super().construct_object(node, deep)
         except (ValueError, AttributeError, TypeError, ArithmeticError) as error:
             # a day that is none, or a tag such as !!int before a text

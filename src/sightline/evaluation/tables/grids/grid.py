@@ -52,6 +52,11 @@ ROW_WORDS = (
 )  # fmt: skip
 _NAME = "Name a table, or a YAML file that describes one."
 MOST_SEEDS, MOST_CASES, LONGEST_NAME = 1000, 10**9, 200
+# what every training of a table or a search is given, whatever its recipe says
+_SET_BY_TABLE = {
+    "seed": "Trainings have the seeds 0, 1, 2 and so on: say with --seeds, or `seeds:` of a table, how many.",
+    "title": "Trainings are called by their row: change its `name`.",
+}
 
 
 def read_grid(path: Path, find: Callable[[str], Recipe], catalogue: Catalogue) -> Table:
@@ -152,6 +157,8 @@ def _build_row(
         w: _parse_texts(data[w], f"{where}: {w}") for w in ("trained_on", "tested_on") if w in data
     }
     teaching = _parse_teaching(data, above, where)
+    if "wrong_kind" in data and "wrong_marks" not in data:
+        raise RecipeError(f"{where}: wrong_kind says how marks are wrong, and not how many.", "Add `wrong_marks: 0.3`.")
     group = _parse_text(data.get("group", ""), f"{where}: group")
     return Row(name, recipe, reference, group=group, **numbers, **sources, **teaching)
 
@@ -189,10 +196,12 @@ def change_recipe(recipe: Recipe, change: Mapping[str, Any], catalogue: Catalogu
         where: how errors name the place.
 
     Raises:
-        RecipeError: a field that is not there, or a value that it cannot have.
+        RecipeError: a field that is not there, one that is set anyway, or a value that it cannot have.
     """
     plain = to_plain(recipe, catalogue)
     for dotted, value in change.items():
+        if dotted in _SET_BY_TABLE:
+            raise RecipeError(f"{where}: {dotted} would be written over.", _SET_BY_TABLE[dotted])
         *path, last = str(dotted).split(".")
         inside = plain
         for depth, former in enumerate(path):
@@ -249,7 +258,8 @@ def _parse_number(value: Any, where: str, kind: type, *, least: float, most: flo
     whole = isinstance(value, int) and not isinstance(value, bool)
     fraction = kind is float and isinstance(value, float) and math.isfinite(value)
     if not (whole or fraction) or not least <= value <= most:
-        raise RecipeError(f"{where} is {reprlib.repr(value)}.", f"Write a number from {least:g} on, up to {most:,}.")
+        kinds = "number" if kind is float else "whole number"
+        raise RecipeError(f"{where} is {reprlib.repr(value)}.", f"Write a {kinds} from {least:g} on, up to {most:,}.")
     return kind(value)
 
 
