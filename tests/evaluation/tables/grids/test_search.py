@@ -36,6 +36,9 @@ def test_the_score_is_that_of_the_weights_that_are_kept(tmp_path):
     path.write_text("epoch,val_auc,val_loss\n1,0.7,0.5\n2,0.9,0.6\n3,0.8,0.7\n")
     for select, auc in (("last", 0.8), ("auc", 0.9), ("loss", 0.7)):
         assert read_validation_score(path, tiny_recipe(select=select), "auc") == auc
+    one_class = tmp_path / "one_class.csv"
+    one_class.write_text("epoch,val_auc,val_loss\n1,,0.5\n2,,0.6\n")
+    assert read_validation_score(one_class, tiny_recipe(select="auc"), "loss") == 0.6
     with pytest.raises(RunError, match="val_f1"):
         read_validation_score(path, tiny_recipe(), "f1")
 
@@ -71,10 +74,33 @@ def test_a_stopped_search_finds_what_one_in_a_single_piece_finds(tiny_cohort, tm
         search_fields(replace(search, seed=4), tiny_cohort, tmp_path / "a", CATALOGUE, trials=3, engine=QUIET)
 
 
+def test_a_journal_that_was_cut_or_damaged(tiny_cohort, tmp_path, monkeypatch):
+    pytest.importorskip("optuna")
+    monkeypatch.setattr(module, "_train", lambda search, values, *rest: values["weight"])
+    # any seed that the command takes
+    search, log = Search(tiny_recipe(), FIELDS, seed=2**63 - 1), tmp_path / "search.log"
+    find = lambda trials: search_fields(search, tiny_cohort, tmp_path, CATALOGUE, trials=trials, engine=QUIET)  # noqa: E731
+    find(3)
+    whole, table = log.read_bytes(), (tmp_path / "trials.csv").read_bytes()
+    log.write_bytes(whole[:-30])
+    assert "best of 3 trials" in find(3) and (tmp_path / "trials.csv").read_bytes() == table
+    log.write_bytes(b"{\n" + whole)
+    with pytest.raises(RunError, match=r"search\.log is damaged"):
+        find(3)
+    # without the fields that it was made by, it is anybody's
+    (tmp_path / "search.json").unlink()
+    with pytest.raises(RunError, match="another search"):
+        find(3)
+
+
 def test_what_cannot_be_searched_is_refused(tiny_cohort, tmp_path):
     pytest.importorskip("optuna")
     with pytest.raises(RecipeError, match="weigth"):
         search_fields(Search(tiny_recipe(), (read_field("weigth=0:1"),)), tiny_cohort, tmp_path / "a", CATALOGUE)
+    for texts, said in ((("weight=0:1", "weight=1:2"), "twice"), (("seed=0:9",), "seed would be written over")):
+        with pytest.raises(RecipeError, match=said):
+            fields = tuple(map(read_field, texts))
+            search_fields(Search(tiny_recipe(), fields), tiny_cohort, tmp_path / "a", CATALOGUE)
     with pytest.raises(CohortError, match="validation"):
         both = tiny_recipe(train_on=("train", "val"))
         search_fields(Search(both, FIELDS), tiny_cohort, tmp_path / "a", CATALOGUE)

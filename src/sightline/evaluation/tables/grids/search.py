@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from sightline.errors import CohortError, RecipeError, RunError, SightlineError, count_noun
 from sightline.evaluation.tables.grids.grid import change_recipe
-from sightline.io.files import hold_folder, read_json, read_run_csv, write_text
+from sightline.io.files import hold_folder, read_json, read_run_csv, write_bytes, write_text
 from sightline.structures.case import Cohort
 from sightline.training.engine import Engine
 from sightline.training.recipe import Recipe, format_identity_json, format_recipe_json
@@ -25,6 +25,7 @@ from sightline.training.serialization import Catalogue
 from sightline.training.train import train
 
 Measure = Literal["auc", "f1", "loss"]
+LOG = "search.log"
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,9 @@ def search_fields(
         )
     if trials < 1 or search.seeds < 1 or not search.fields:
         raise RecipeError("A search needs trials >= 1, seeds >= 1 and a field.", "Use --field weight=0.01:1.")
+    names = [field.name for field in search.fields]
+    if len(set(names)) < len(names):
+        raise RecipeError(f"A field is named twice among {', '.join(names)}.", "Give each --field once.")
     for field in search.fields:
         # a field that is not there is refused before any time is spent
         change_recipe(search.recipe, {field.name: field.choices[0] if field.choices else field.low}, catalogue)
@@ -197,15 +201,27 @@ def _require_same_search(search: Search, seen: Cohort, out: Path, catalogue: Cat
         "splits": sorted({str(case.split) for case in seen}),
     }
     path = out / "search.json"
-    if path.is_file() and read_json(path) != about:
+    if read_json(path) != about if path.is_file() else (out / LOG).exists():
         raise RunError(f"{out} holds another search.", "Choose another --out, or the fields of search.json.")
     write_text(path, json.dumps(about, indent=2) + "\n")
 
 
 def _open_study(optuna: Any, search: Search, out: Path) -> Any:
-    journal = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(out / "search.log")))
+    """The study that the journal holds, or a new one.
+
+    Raises:
+        RunError: the journal is damaged.
+    """
+    path = out / LOG
     direction = "minimize" if search.measure == "loss" else "maximize"
-    return optuna.create_study(storage=journal, study_name="search", direction=direction, load_if_exists=True)
+    if path.is_file() and not (kept := path.read_bytes()).endswith(b"\n"):
+        # a full disk cut the last line: what it says is found again
+        write_bytes(path, kept[: kept.rfind(b"\n") + 1])
+    try:
+        journal = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+        return optuna.create_study(storage=journal, study_name="search", direction=direction, load_if_exists=True)
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise RunError(f"{path} is damaged ({error!r}).", "Restore it; or take another --out.") from None
 
 
 def _list_finished(optuna: Any, study: Any) -> list[Any]:
@@ -219,7 +235,7 @@ def _choose_next(optuna: Any, study: Any, search: Search) -> tuple[int, dict[str
         if len(trial.params) == len(search.fields):
             return int(trial.number), dict(trial.params)
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-    study.sampler = optuna.samplers.TPESampler(seed=search.seed + len(_list_finished(optuna, study)))
+    study.sampler = optuna.samplers.TPESampler(seed=(search.seed + len(_list_finished(optuna, study))) % 2**32)
     trial = study.ask()
     return int(trial.number), {field.name: field.suggest(trial) for field in search.fields}
 
@@ -248,9 +264,11 @@ def read_validation_score(history: Path, recipe: Recipe, measure: Measure) -> fl
     if not rows:
         raise RunError(f"{history} has no val_{measure}.", "Choose another --measure, or validate every epoch.")
     kept = rows[-1]
-    if recipe.select != "last":
-        scores = [float(row[f"val_{recipe.select}"]) * (-1.0 if recipe.select == "loss" else 1.0) for row in rows]
-        kept = rows[scores.index(max(scores))]
+    # without a score to select by, such as an AUC where validation holds one class, the last weights are kept
+    chosen = [row for row in rows if row.get(f"val_{recipe.select}")]
+    if chosen:
+        scores = [float(row[f"val_{recipe.select}"]) * (-1.0 if recipe.select == "loss" else 1.0) for row in chosen]
+        kept = chosen[scores.index(max(scores))]
     return float(kept[f"val_{measure}"])
 
 
