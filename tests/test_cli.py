@@ -83,6 +83,14 @@ def place(tmp_path_factory):
 # -- in a process of its own ------------------------------------------------------------------------------------------
 
 
+def test_a_process_that_reads_pictures_and_was_ended_is_one_line(type_in, monkeypatch):
+    def fail(command):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr("sightline.cli.tables.Version.run", fail)
+    refused(type_in("version"), "not enough memory", "(DataLoader worker (pid 7)", "fewer --replicates or --workers")
+
+
 def test_help_is_light():
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     answer = shell("--help")

@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from support.nodes import wait_for
+
+from sightline.errors import RunError
+from sightline.io.progress import open_process_pool
 
 PROGRAM = """
 import os, time
@@ -39,3 +43,8 @@ def test_the_processes_of_a_killed_command_end_with_it(tmp_path):
         command.kill()
         command.wait()
     wait_for(lambda: not any(map(is_alive, workers)), what="both have ended")
+
+
+def test_a_process_that_the_system_ended_is_told():
+    with pytest.raises(RunError, match="ended from outside"), open_process_pool(1, "fork") as pool:
+        pool.submit(os._exit, 1).result()

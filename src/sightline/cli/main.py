@@ -141,9 +141,11 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _is_lack_of_memory(error: Exception) -> bool:
-    """Whether it says that memory does not suffice: numpy's error, or torch's for the processor or a GPU."""
+    """Whether it says that memory does not suffice: numpy's error, torch's for the processor or a GPU, or what torch
+    says where the system ended a process that reads pictures."""
     words = str(error).lower()
-    return isinstance(error, MemoryError) or "can't allocate memory" in words or "out of memory" in words
+    told = ("can't allocate memory", "out of memory", "dataloader worker")
+    return isinstance(error, MemoryError) or any(word in words for word in told)
 
 
 def _end_at_once_when_interrupted(args: list[str] | None) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process
 from threading import Thread
@@ -130,17 +131,22 @@ def open_process_pool(
         arguments: of that call.
 
     Raises:
-        RunError: more processes than this machine can bear.
+        RunError: more processes than this machine can bear, or one was ended from outside.
     """
     require_processes("workers", workers, 1)
     before = set(active_children())
     pool = _ShieldedPool(workers, get_context(start), _begin_worker, (initialise, arguments))
     try:
         yield pool
-    except BaseException:
+    except BaseException as error:
         for process in set(active_children()) - before:
             process.terminate()
         pool.shutdown(cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            raise RunError(
+                "A process of this command was ended from outside, most likely for want of memory.",
+                "Give the same command again with fewer processes, or on a machine with more memory.",
+            ) from None
         raise
     pool.shutdown()
 
