@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -172,6 +173,8 @@ class Events:
 class MlflowLog:
     """An MLflow run that is told what the history says; a resumed training goes on in the same one.
 
+    A server that is lost on the way costs its log and not the training: that is said once.
+
     Args:
         address: a tracking server, or `sqlite:///FILE`.
         identity: of the run folder, by which the MLflow run is found again.
@@ -209,17 +212,30 @@ class MlflowLog:
                 f"MLflow at {address} cannot be used ({' '.join(str(error).split())[:300]}).",
                 "Check the address of the tracking server, or leave --mlflow out.",
             ) from None
+        self._lost, self._is_lost, self._words = (MlflowException, OSError), False, f"{title}: MLflow at {address}"
 
     def write(self, row: Mapping[str, Any], step: int) -> None:
         """Every number of an epoch's row."""
-        for name, value in row.items():
-            if isinstance(value, (int, float)) and name not in ("epoch", "step"):
-                word = "".join(c if c.isalnum() or c in "_-. /" else "_" for c in name)
-                self._client.log_metric(self._run, word, float(value), step=step)
+        with self._go_on_without():
+            for name, value in row.items():
+                if isinstance(value, (int, float)) and name not in ("epoch", "step") and not self._is_lost:
+                    word = "".join(c if c.isalnum() or c in "_-. /" else "_" for c in name)
+                    self._client.log_metric(self._run, word, float(value), step=step)
 
     def close(self) -> None:
         """The training is done."""
-        self._client.set_terminated(self._run)
+        with self._go_on_without():
+            if not self._is_lost:
+                self._client.set_terminated(self._run)
+
+    @contextmanager
+    def _go_on_without(self) -> Iterator[None]:
+        try:
+            yield
+        except self._lost as error:
+            self._is_lost = True
+            words = " ".join(str(error).split())[:300]
+            print(f"{self._words} was lost ({words}); history.csv holds every number.", file=sys.stderr, flush=True)
 
 
 def flatten_flat_settings(plain: Mapping[str, Any], start: str = "") -> dict[str, Any]:
