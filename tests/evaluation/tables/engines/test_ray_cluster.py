@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from sightline.training.engine import Engine
 
 # long enough for a kill in the middle, also on a machine with other work
 STEPS = 100
+# of a table on the cluster: minutes on an idle machine; one with much other work needs a multiple
+MOST_S = 1800
 # what tells the time, and so differs between two runs of the same command
 CLOCKS = ("DONE", "history.csv", "events", "report.html", "training_time.csv")
 
@@ -58,6 +61,30 @@ def wait_for(what, seconds=900.0):
         time.sleep(0.05)
 
 
+@contextmanager
+def end_within(seconds, out):
+    """A table that waits for ever (a lost node that Ray does not notice) fails, and says how far it came."""
+
+    def stop(*_):
+        found = sorted(str(path.relative_to(out)) for path in out.glob("runs/*/*"))
+        raise AssertionError(f"the table in {out} did not end within {seconds} s; there are {found}")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_table_that_does_not_end_is_told(tmp_path):
+    (tmp_path / "runs" / "0123456789ab" / "state").mkdir(parents=True)
+    said = r"within 0.1 s; there are \['runs/0123456789ab/state'\]"
+    with pytest.raises(AssertionError, match=said), end_within(0.1, tmp_path):
+        time.sleep(30)
+
+
 def test_a_ray_that_is_not_installed_is_refused_with_a_remedy(monkeypatch, tiny_cohort, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RunError, match=r"sightline-radiology\[ray\]"):
@@ -86,11 +113,19 @@ def cluster():
     cluster.shutdown()
 
 
-@pytest.mark.slow
-def test_lost_drivers_and_nodes_leave_the_folder_of_one_machine(cluster, tmp_path):
-    cohort = make_cohort(tmp_path / "cohort")
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    """A cohort, and the files of its table as one machine makes them."""
+    place = tmp_path_factory.mktemp("local")
+    cohort = make_cohort(place / "cohort")
     torch.set_num_threads(1)
-    make_table(cohort, tmp_path / "local", STEPS)
+    make_table(cohort, place / "local", STEPS)
+    return cohort, contents(place / "local")
+
+
+@pytest.mark.slow
+def test_lost_drivers_and_nodes_leave_the_folder_of_one_machine(cluster, local, tmp_path):
+    cohort, one = local
     out = tmp_path / "ray"
 
     def states():
@@ -117,23 +152,22 @@ def test_lost_drivers_and_nodes_leave_the_folder_of_one_machine(cluster, tmp_pat
     both = lambda: len(states()) > 1 or list(out.glob("runs/*/DONE"))  # noqa: E731
     lost = threading.Thread(target=lambda: (wait_for(both), _lose(cluster)))
     lost.start()
-    make_table(cohort, out, STEPS, RayEngine(cluster.address, 1, said.append))
+    with end_within(MOST_S, out):
+        make_table(cohort, out, STEPS, RayEngine(cluster.address, 1, said.append))
     lost.join()
     assert len(cluster.workers) == 1
     print(*said)
     # a resumed training writes a second file of events
     assert any(len(list(f.iterdir())) > 1 for f in out.glob("runs/*/events"))
     assert len(list(out.glob("runs/*/DONE"))) == 2
-    one, other = contents(tmp_path / "local"), contents(out)
+    other = contents(out)
     assert one.keys() == other.keys()
     assert [name for name in one if one[name] != other[name]] == []
 
 
 @pytest.mark.slow
-def test_nodes_that_share_no_files_go_on_from_a_store(cluster, tmp_path):
-    cohort = make_cohort(tmp_path / "cohort")
-    torch.set_num_threads(1)
-    make_table(cohort, tmp_path / "local", STEPS)
+def test_nodes_that_share_no_files_go_on_from_a_store(cluster, local, tmp_path):
+    cohort, one = local
     out = tmp_path / "ray"
     store = RunStore(f"file://{tmp_path / 'store'}", send_every_s=0.1)
     cluster.workers += [cluster.add_node(**cluster.spare) for _ in range(2 - len(cluster.workers))]
@@ -146,8 +180,10 @@ def test_nodes_that_share_no_files_go_on_from_a_store(cluster, tmp_path):
     lost = threading.Thread(target=lambda: (wait_for(both), _lose(cluster)))
     lost.start()
     said = []
-    make_table(cohort, out, STEPS, RayEngine(cluster.address, 1, said.append, store))
+    with end_within(MOST_S, out):
+        make_table(cohort, out, STEPS, RayEngine(cluster.address, 1, said.append, store))
     lost.join()
+    assert len(cluster.workers) == 1
     print(*said)
     assert len(sent("done")) == 2 and not sent("state")
     # each node had the cohort in a folder of its own
@@ -156,7 +192,7 @@ def test_nodes_that_share_no_files_go_on_from_a_store(cluster, tmp_path):
     for place in places:
         shutil.rmtree(place)
     assert any(len(list(f.iterdir())) > 1 for f in out.glob("runs/*/events"))
-    one, other = contents(tmp_path / "local"), contents(out)
+    other = contents(out)
     assert one.keys() == other.keys()
     assert [name for name in one if one[name] != other[name]] == []
 
