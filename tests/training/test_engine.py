@@ -108,6 +108,14 @@ def test_two_devices_leave_the_weights_of_one(tiny_cohort, tmp_path):
     assert len(history[0]) == len(history[1]) > 1
 
 
+def test_one_process_of_several_devices_speaks_for_the_training(monkeypatch):
+    assert engine.is_first_process()
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    for rank in (0, 1):
+        monkeypatch.setattr("torch.distributed.get_rank", lambda rank=rank: rank)
+        assert engine.is_first_process() == (rank == 0)
+
+
 def test_batch_norms_are_synced_once():
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))
     names = list(network.state_dict())

@@ -53,6 +53,7 @@ class Train:
         from sightline.papers.catalogue import CATALOGUE
         from sightline.papers.overrides import apply_changes
         from sightline.papers.recipes import find_recipe
+        from sightline.training.engine import is_first_process
         from sightline.training.model_card import write_model_card
         from sightline.training.preconditions import require_regions
         from sightline.training.train import train
@@ -63,6 +64,8 @@ class Train:
         engine = replace(make_engine(self.on), mlflow=self.mlflow, deterministic=self.deterministic)
         choose = partial(choose_boxes, cohort=cohort, catalogue=CATALOGUE, engine=make_engine(self.on))
         run = train(recipe, cohort, self.out, CATALOGUE, engine, conclude=choose)
+        if not is_first_process():
+            return 0
         write_model_card(choose(run))
         print(f"{self.out}: {(self.out / 'DONE').read_text(encoding='utf-8').strip()}")
         return 0

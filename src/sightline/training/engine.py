@@ -92,6 +92,29 @@ class Engine:
         return _find_device(self.device, self.devices, self.strategy)
 
 
+def require_one_device(engine: Engine, what: str) -> None:
+    """Refuse several devices where one command trains many times: each device is a process that starts it again.
+
+    Args:
+        engine: that was asked for.
+        what: the command, as `A table`.
+
+    Raises:
+        RunError: it asks for more than one.
+    """
+    if engine.devices > 1:
+        raise RunError(
+            f"{what} trains on one device at a time; got --devices {engine.devices}.",
+            "Leave it out: --parallel or --engine ray of `sightline table` train several rows at a time, and "
+            f"`sightline train RECIPE --devices {engine.devices}` trains one recipe on several devices.",
+        )
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for a training on several devices; of one device, it does."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
 @cache
 def _find_device(device: str, devices: int, strategy: str) -> torch.device:
     # asked once: each new Fabric looks through every installed package

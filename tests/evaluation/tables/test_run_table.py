@@ -12,7 +12,7 @@ from support.layouts import write_tiny
 from sightline.data.datasets import cub200
 from sightline.data.split import limit_per_class
 from sightline.data.targets.region_choice import RegionChoice
-from sightline.errors import CohortError, RecipeError
+from sightline.errors import CohortError, RecipeError, RunError
 from sightline.evaluation.tables.engines import row_training as module
 from sightline.evaluation.tables.engines.row_training import RowTraining
 from sightline.evaluation.tables.engines.self_training import READER, Teaching, label_by_run
@@ -184,6 +184,14 @@ def test_a_row_that_claims_more_training_images_than_there_are_is_refused(tiny_c
     assert find_rows_without_data(all_of_them, tiny_cohort, lines.append) == {}
 
 
+def test_a_row_that_is_trained_on_what_all_are_tested_on_is_refused(tiny_cohort):
+    (row,) = small_table().rows
+    row = replace(row, recipe=replace(row.recipe, train_on=("train", "test")))
+    lines = []
+    assert list(find_rows_without_data(Table("t", "t", (row,)), tiny_cohort, lines.append)) == [row.name]
+    assert "trained on the test cases" in lines[0]
+
+
 def test_finished_rows_are_reused_and_a_stopped_table_goes_on(tiny_cohort, tmp_path, trained, monkeypatch):
     table = small_table(0.1, 0.2)
     real = module.train
@@ -328,6 +336,8 @@ def test_every_metric_of_a_row_is_in_the_list_of_them(tiny_cohort, tmp_path):
 def test_no_seed_and_no_test_split_are_refused(tiny_cohort, tmp_path):
     with pytest.raises(RecipeError, match="at least one seed"):
         run_table(small_table(), tiny_cohort, tmp_path, CATALOGUE, seeds=range(0), engine=QUIET)
+    with pytest.raises(RunError, match="on one device at a time; got --devices 2"):
+        run_table(small_table(), tiny_cohort, tmp_path, CATALOGUE, seeds=[0], engine=replace(QUIET, devices=2))
     with pytest.raises(CohortError, match="no test split"):
         run_table(small_table(), tiny_cohort.split("train"), tmp_path, CATALOGUE, seeds=[0], engine=QUIET)
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ from sightline.evaluation.tables.engines.local import LocalEngine, TableEngine
 from sightline.evaluation.tables.engines.row_training import RowTraining
 from sightline.evaluation.tables.table import Row, RowResult, Table, TableResult
 from sightline.structures.case import Cohort
-from sightline.training.engine import Engine
+from sightline.training.engine import Engine, require_one_device
 from sightline.training.preconditions import require_regions
 from sightline.training.serialization import Catalogue
 
@@ -53,6 +53,8 @@ def run_table(
         raise RecipeError(
             f"A seed is named twice in {list(seeds)}: one training would count as two.", "Name each seed once."
         )
+    engine = engine or Engine()
+    require_one_device(engine, "A table")
     tests = _collect_tests(cohort, external)
     if table.named_in:
         # tables that come with the package do without
@@ -67,7 +69,7 @@ def run_table(
         runs_on.store.require_open()
     # seeds outermost: after the first pass every row has a first result
     trainings = [
-        RowTraining(row, seed, cohort, tests, out, catalogue, engine or Engine(), by_name, runs_on.store)
+        RowTraining(row, seed, cohort, tests, out, catalogue, engine, by_name, runs_on.store)
         for seed in seeds
         for row in table.rows
         if row.name not in failures
@@ -113,10 +115,15 @@ def _collect_tests(cohort: Cohort, external: Cohort | None) -> dict[str, Cohort]
 
 
 def find_rows_without_data(table: Table, cohort: Cohort, say: Callable[[str], None]) -> dict[str, SightlineError]:
-    """Rows the cohort has nothing to guide by, or fewer training images for than they claim."""
+    """Rows the cohort has nothing to guide by, or fewer training images for than they claim; rows trained on test."""
     failures: dict[str, SightlineError] = {}
     for row in table.rows:
         try:
+            if "test" in row.recipe.train_on:
+                raise CohortError(
+                    "The row is trained on the test cases, on which every row is tested.",
+                    "Leave test out of train_on; `sightline train` takes it, for a network that is not tested.",
+                )
             seen = select_sources(row.recipe.see(cohort), row.trained_on)
             select_sources(cohort.split("test"), row.tested_on)
             if row.teacher is None:

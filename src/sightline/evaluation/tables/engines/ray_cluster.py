@@ -201,12 +201,12 @@ def _count_gpus(ray: Any, training: RowTraining, cores: int) -> int:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     most_gpus = max((int(node.get("GPU", 0)) for node in nodes), default=0)
     device = training.engine.device
-    gpus = training.engine.devices if device == "cuda" or (device == "auto" and most_gpus) else 0
+    gpus = 1 if device == "cuda" or (device == "auto" and most_gpus) else 0
     if not any(node.get("CPU", 0) >= cores and node.get("GPU", 0) >= gpus for node in nodes):
         raise RunError(
             f"A training asks for {cores} cores and {gpus} GPUs; no node of the Ray cluster has them "
             f"(most: {max((int(n.get('CPU', 0)) for n in nodes), default=0)} cores, {most_gpus} GPUs).",
-            "Use fewer --cores or --devices, another --device, or add a node.",
+            "Use fewer --cores, another --device, or add a node.",
         )
     return gpus
 

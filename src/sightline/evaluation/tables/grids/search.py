@@ -18,7 +18,7 @@ from sightline.errors import CohortError, RecipeError, RunError, SightlineError,
 from sightline.evaluation.tables.grids.grid import change_recipe
 from sightline.io.files import hold_folder, read_json, read_run_csv, write_bytes, write_text
 from sightline.structures.case import Cohort
-from sightline.training.engine import Engine
+from sightline.training.engine import Engine, require_one_device
 from sightline.training.recipe import Recipe, format_identity_json, format_recipe_json
 from sightline.training.run import find_identity
 from sightline.training.serialization import Catalogue
@@ -140,6 +140,8 @@ def search_fields(
         SightlineError: what made every trial fail.
     """
     optuna = import_optuna()
+    engine = engine or Engine()
+    require_one_device(engine, "A search")
     seen = cohort.split(*dict.fromkeys((*search.recipe.train_on, "val")))
     if "test" in search.recipe.train_on or "val" in search.recipe.train_on or not len(seen.split("val")):
         raise CohortError(
@@ -161,7 +163,7 @@ def search_fields(
         while len(_list_finished(optuna, study)) < trials:
             number, values = _choose_next(optuna, study, search)
             try:
-                found = _train(search, values, seen, out, catalogue, engine or Engine())
+                found = _train(search, values, seen, out, catalogue, engine)
             except SightlineError as error:
                 last = error
                 say(f"trial {number}, {_describe_values(values)}: failed. {error}")
