@@ -144,8 +144,8 @@ def _is_lack_of_memory(error: Exception) -> bool:
     """Whether it says that memory does not suffice: numpy's error, torch's for the processor or a GPU, or what torch
     says where the system ended a process that reads pictures."""
     words = str(error).lower()
-    told = ("can't allocate memory", "out of memory", "dataloader worker")
-    return isinstance(error, MemoryError) or any(word in words for word in told)
+    phrases = ("can't allocate memory", "out of memory", "dataloader worker")
+    return isinstance(error, MemoryError) or any(phrase in words for phrase in phrases)
 
 
 def _end_at_once_when_interrupted(args: list[str] | None) -> None:
