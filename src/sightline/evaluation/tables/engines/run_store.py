@@ -129,7 +129,7 @@ class RunStore:
             RunError: the store cannot be read.
             FolderHeld: a process trains into the folder.
         """
-        kinds = ("done", "state")
+        kinds: tuple[str, ...] = ("done", "state")
         if folder.is_dir() and contains_files(folder):
             kinds = ("done",) if _is_begun(folder) else ()
         return any(self._fetch_newest(f"runs/{folder.name}", kind, folder) for kind in kinds)
@@ -341,7 +341,7 @@ def _list_files(folder: Path) -> list[str]:
     """
     found = []
     for where, inner, names in os.walk(folder, followlinks=True):
-        above = {os.path.realpath(folder) for folder in (where, *Path(where).parents)}
+        above = {os.path.realpath(folder) for folder in (Path(where), *Path(where).parents)}
         inner[:] = [
             name
             for name in inner
