@@ -56,6 +56,11 @@ def forward_evidence(network: nn.Module, images: Tensor, device: torch.device | 
         evidence: Evidence = network(to_channels_last(images.to(device)))
     finally:
         network.train(was_training)
+    return copy_to_cpu(evidence)
+
+
+def copy_to_cpu(evidence: Evidence) -> Evidence:
+    """The same evidence on the CPU in float32."""
     return replace(
         evidence,
         logits=evidence.logits.float().cpu(),

@@ -23,7 +23,7 @@ from sightline.io.files import digest_file
 from sightline.io.nifti import read_volume, write_volume
 from sightline.plots.planes import Facing, find_facing, turn_cube
 from sightline.structures.case import Case
-from sightline.structures.evidence import Evidence, compute_probabilities, to_channels_last
+from sightline.structures.evidence import Evidence, compute_probabilities, copy_to_cpu, to_channels_last
 from sightline.structures.frame import Frame
 from sightline.structures.resampling import upsample_map
 from sightline.training.engine import Engine
@@ -60,7 +60,7 @@ class CaseUnits:
                 f"{len(self.thresholds)}.",
                 "Dissect this very run.",
             )
-        return Evidence(evidence.logits.float().cpu()), activations[0].double().cpu().numpy()
+        return copy_to_cpu(evidence), activations[0].double().cpu().numpy()
 
     def answer(self, images: NDArray[np.float32]) -> tuple[Answers, NDArray[np.float64]]:
         """The same of one case float32 [1, c, *s], as arrays."""
