@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +79,7 @@ def write_ct_results(
     return write_objects(make_series_objects(result, wanted.kinds), out / FOLDER / make_uid("study", study)[-16:])
 
 
-def place_labels(mask: Volume, ct: Volume) -> NDArray[np.uint8]:
+def place_labels(mask: Volume, ct: Volume) -> NDArray[Any]:
     """Labels on the voxels of a CT: of each voxel, that at its centre; 0 outside the mask.
 
     Args:
@@ -97,7 +97,8 @@ def place_labels(mask: Volume, ct: Volume) -> NDArray[np.uint8]:
         whole = np.broadcast_to(np.floor(np.asarray(along) + 0.5 + 1e-6), shape).astype(np.int32)
         inside &= (whole >= 0) & (whole < mask.values.shape[axis])
         at.append(np.clip(whole, 0, mask.values.shape[axis] - 1))
-    return np.where(inside, mask.values[at[0], at[1], at[2]], 0).astype(np.uint8)
+    # labels above 255 belong to no vertebra, and must not become one by losing digits
+    return np.where(inside, mask.values[at[0], at[1], at[2]], 0).astype(mask.values.dtype)
 
 
 def _read_sources(given: CtInput) -> tuple[SourceImage, ...]:
@@ -117,7 +118,7 @@ def _read_sources(given: CtInput) -> tuple[SourceImage, ...]:
     return tuple(made)
 
 
-def _build_vertebra(placed: PlacedCt, one: ReadVertebra, mask: NDArray[np.uint8] | None) -> FoundVertebra:
+def _build_vertebra(placed: PlacedCt, one: ReadVertebra, mask: NDArray[Any] | None) -> FoundVertebra:
     x, y, z = (TO_LPS[:3, :3] @ placed.ct.world_of(one.vertebra.centre)).tolist()
     # a volume is [column, row, slice], DICOM's frames are [slice, row, column]
     own = None if mask is None else np.ascontiguousarray((mask == one.vertebra.label).transpose(2, 1, 0))
