@@ -234,6 +234,29 @@ def test_a_stopped_command_does_not_ask_for_a_ct_that_is_done_again(run, tmp_pat
     assert not (tmp_path / "out" / NAME).exists()
 
 
+def test_of_an_earlier_prediction_of_cts_nothing_is_left_that_no_row_names(run, tmp_path, capsys, coarse_pictures):
+    one, two, gone = (write_ct_of(tmp_path / name) for name in "abc")
+    out = tmp_path / "out"
+    cts = [
+        scan[0].rename(scan[0].with_name(f"{name}_ct.nii.gz")) for scan, name in ((one, "a"), (two, "b"), (gone, "c"))
+    ]
+    options = CtOptions((one[1], two[1], gone[1]), panels="all")
+    predict_cts(run, cts, out, options, QUIET)
+    assert "earlier" not in capsys.readouterr().err
+    shutil.copytree(out / "b", out / "mine")
+    (out / "a" / "notes.txt").write_text("mine")
+    # fewer vertebrae of the first, no second, and a third that cannot be read any more
+    write_centroids(one[1], vertebrae()[:2], read_volume(cts[0]).orientation)
+    cts[2].write_bytes(b"cut off")
+    again = CtOptions((one[1], gone[1]), panels="none")
+    assert predict_cts(run, cts[::2], out, again, QUIET) == (1, 1)
+    assert "earlier prediction of 3 CTs was replaced" in capsys.readouterr().err
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["a", "mine"]
+    left = sorted(path.relative_to(out / "a").as_posix() for path in (out / "a").rglob("*") if path.is_file())
+    assert left == ["notes.txt", "overview.png", "patches/L1.nii", "patches/T12.nii", "report.html"]
+    assert (out / "mine" / "panels" / "L2.png").is_file()
+
+
 def test_what_is_missing_is_said_before_anything_is_read(run, scan, tmp_path):
     ct, centroids, mask = scan
     with pytest.raises(RunError, match="does not say where its vertebrae are") as error:

@@ -13,12 +13,14 @@ from support.volumes import WORDS, tiny_spines, tiny_volume_recipe
 
 from sightline.data.datasets.verse.centroids import write_centroids
 from sightline.data.spine.vertebrae import LABELS, Vertebra
+from sightline.dissection.results import Dissection, UnitRow, write_units
 from sightline.errors import UnreadableFile
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.inference.ct.dicom_results import _read_sources, place_labels, write_ct_results
 from sightline.inference.ct.inputs import CtInput, read_vertebrae
 from sightline.inference.ct.predict import CtOptions, predict_cts
 from sightline.inference.ct.report import ReadVertebra
+from sightline.inference.ct.units import digest_weights
 from sightline.inference.dicom_results import ResultWords
 from sightline.inference.file_result import DicomWish
 from sightline.io.dicom.series import list_series_files, read_series
@@ -127,6 +129,8 @@ def test_labels_are_laid_on_the_voxels_of_the_ct(scan):
     assert np.array_equal(place_labels(read_volume(place / "mask.nii.gz", labels=True), ct), mask)
     coarse = Volume(np.ones((2, 2, 2), np.uint8), np.diag([1.0, 1.0, 1.0, 1.0]))
     assert place_labels(coarse, ct).sum() == 1, "voxels outside the mask are none"
+    strange = Volume(np.full((2, 2, 2), 276, np.uint16), np.eye(4))
+    assert place_labels(strange, ct).max() == 276, "and none becomes 20, which is L1"
 
 
 def test_vertebrae_are_where_they_are_in_the_patient(predicted):
@@ -184,3 +188,34 @@ def test_a_nifti_file_is_rejected_with_a_remedy(run, scan, tmp_path):
     assert predict_cts(run, [tmp_path / "a_ct.nii.gz"], tmp_path / "out", options, QUIET, DicomWish()) == (0, 1)
     (row,) = csv.DictReader((tmp_path / "out" / "rejects.csv").open())
     assert "not a DICOM file" in row["reason"] and "--as" in row["remedy"]
+
+
+def test_a_ct_without_results_has_no_rows(run, scan, tmp_path):
+    place, _ = scan
+    options, out = CtOptions((place / "ctd.json",), panels="none"), tmp_path / "out"
+    assert predict_cts(run, [place / "ct"], out, options, QUIET, DicomWish(("findings",))) == (1, 0)
+    assert len(list((out / "dicom").rglob("*.dcm"))) == 1
+    for file in (place / "ct").iterdir():
+        data = pydicom.dcmread(file)
+        del data.FrameOfReferenceUID
+        (tmp_path / "ct").mkdir(exist_ok=True)
+        data.save_as(tmp_path / "ct" / file.name)
+    assert predict_cts(run, [tmp_path / "ct"], out, options, QUIET, DicomWish(("findings",))) == (0, 1)
+    assert "FrameOfReferenceUID" in (out / "rejects.csv").read_text()
+    assert len((out / "predictions.csv").read_text().splitlines()) == 1
+    assert [path.name for path in out.iterdir() if path.is_dir()] == ["dicom"]
+    assert not list((out / "dicom").rglob("*.dcm"))
+
+
+def test_maps_are_written_with_a_dissection_too(run, scan, tmp_path):
+    place, _ = scan
+    rows = tuple(UnitRow(n, 0.0, False, 0.9 - n / 10, 0.5, 0.01, n + 1, 10, 1) for n in range(6))
+    about = {"weights": digest_weights(run)}
+    write_units(tmp_path, Dissection(tmp_path, "features", "fractured", "positives", rows, about))
+    made = []
+    for dissection in (None, tmp_path):
+        options = CtOptions((place / "ctd.json",), dissection=dissection, panels="none")
+        out = tmp_path / f"out{len(made)}"
+        predict_cts(run, [place / "ct"], out, options, QUIET, DicomWish(("findings", "map")))
+        made.append(sorted(path.name for path in (out / "dicom").rglob("*.dcm")))
+    assert made[0] == made[1] and len(made[0]) == 1 + len(LEVELS)

@@ -39,6 +39,11 @@ class CtInput:
     vertebrae: Path | None = None
     series: str | None = None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The CT (a file or a folder) and what says where its vertebrae are."""
+        return tuple(path for path in (self.path, self.centroids, self.vertebrae) if path is not None)
+
 
 @dataclass(frozen=True, eq=False)
 class PlacedCt:
@@ -93,14 +98,15 @@ def collect_ct_inputs(
             f"Give one file for each CT, in the same order: {what} A B.",
         )
     taken: set[str] = set()
-    names = [make_unique_name(_strip_suffix(path), taken) for path in paths]
+    names = [make_unique_name(name_ct(path), taken) for path in paths]
     return [
         CtInput(path, name, place if centroids else None, None if centroids else place, series)
         for path, name, place in zip(paths, names, places, strict=True)
     ]
 
 
-def _strip_suffix(path: Path) -> str:
+def name_ct(path: Path) -> str:
+    """What a CT is called after its file or folder."""
     name = path.resolve().name if path.is_dir() else path.name
     return name.removesuffix(".gz").removesuffix(".nii").removesuffix("_ct") or "ct"
 

@@ -14,6 +14,7 @@ from sightline.data.views.volume_view import VolumeView
 from sightline.dissection.case_panel import CasePanel, PanelUnit
 from sightline.errors import RunError, SightlineError
 from sightline.inference.boxes import choose_top_finding
+from sightline.inference.ct.earlier import EarlierCts
 from sightline.inference.ct.inputs import CtInput, PlacedCt, collect_ct_inputs, read_vertebrae
 from sightline.inference.ct.patches import CutPatch, cut_patches, parse_cutting
 from sightline.inference.ct.report import ReadVertebra, write_ct
@@ -68,8 +69,9 @@ def predict_cts(
 ) -> tuple[int, int]:
     """Write predictions.csv, rejects.csv, and a folder for each CT; how many CTs were predicted and rejected.
 
-    A CT that cannot be read or placed is listed with reason and remedy, and the rest goes on. Rows are written as they
-    are made; a CT that was done before an interruption is not asked again.
+    A CT that cannot be read or placed is listed with reason and remedy, and the rest goes on. Rows of a CT are written
+    as soon as it is done; a CT that was done before an interruption is not asked again. Of an earlier prediction of CTs
+    into the same folder nothing is left that no row names.
 
     Args:
         run: a finished run on patches of vertebrae.
@@ -133,39 +135,73 @@ def read_cts(
     cts = collect_ct_inputs(inputs, options.centroids, options.vertebrae, options.series)
     out.mkdir(parents=True, exist_ok=True)
     rejects: list[Reject] = []
+    earlier = EarlierCts(out, [path for one in cts for path in one.files])
     wishes = {"panels": options.panels, "dissection": str(options.dissection), "dicom": repr(dicom)}
-    journal = Journal(out, build_stamp(run, **wishes), _parse_rows)
+    journal = Journal(out, build_stamp(run, **wishes), _parse_said)
+    marks = {one.name: _fingerprint_input(one) for one in cts}
+    known = {one.name: said for one in cts if (said := _find_said(journal, one, marks[one.name], out)) is not None}
+    earlier.begin(known)
+    objects: set[Path] = set()
     done = False
     try:
         with open_csv_table(out / "predictions.csv", HEAD) as write:
             for given in cts:
-                name, mark = f"{given.name} {given.path} {given.series}", _fingerprint_input(given)
-                rows = journal.find(name, mark)
-                if rows is not None and (out / given.name).is_dir():
-                    for row in rows:
-                        write(row)
-                    continue
-                try:
-                    if dicom is not None:
-                        require_dicom(given)
-                    placed = read_vertebrae(given)
-                    folder = out / given.name
-                    read = reader.read(given, placed, folder, quiet, write)
-                    notes = placed.notes if reader.cutting_known else (*placed.notes, ASSUMED)
-                    write_ct(folder, given.name, placed.ct, read, run, placed.centres, notes)
-                    if dicom is not None:
-                        write_ct_results(
-                            collect_run_words(run, dicom.codes), given, placed, read, out, dicom.choose_objects()
-                        )
-                except SightlineError as error:
-                    rejects.append(Reject(given.path, error.message.removeprefix(f"{given.path}: "), error.remedy))
-                    continue
-                journal.add(name, mark, [_format_row(given, placed, one, folder) for one in read])
+                said = known.get(given.name)
+                if said is None:
+                    earlier.clear(given.name)
+                    try:
+                        if dicom is not None:
+                            require_dicom(given)
+                        placed = read_vertebrae(given)
+                        folder = out / given.name
+                        read = reader.read(given, placed, folder, quiet)
+                        notes = placed.notes if reader.cutting_known else (*placed.notes, ASSUMED)
+                        write_ct(folder, given.name, placed.ct, read, run, placed.centres, notes)
+                        written: list[Path] = []
+                        if dicom is not None:
+                            words, wanted = collect_run_words(run, dicom.codes), dicom.choose_objects()
+                            written = write_ct_results(words, given, placed, read, out, wanted)
+                    except SightlineError as error:
+                        # half of a CT is no result of it
+                        earlier.clear(given.name)
+                        rejects.append(Reject(given.path, error.message.removeprefix(f"{given.path}: "), error.remedy))
+                        continue
+                    rows = [_format_row(given, placed, one, folder) for one in read]
+                    said = Said(rows, [path.relative_to(out).as_posix() for path in written])
+                    journal.add(_name_entry(given), marks[given.name], vars(said))
+                for row in said.rows:
+                    write(row)
+                objects |= {out / name for name in said.objects}
         done = True
     finally:
         journal.close(done=done)
     write_rejects(out / "rejects.csv", rejects)
+    earlier.end(objects)
     return len(cts) - len(rejects), len(rejects)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What is said of one CT.
+
+    Attributes:
+        rows: of predictions.csv.
+        objects: its DICOM objects, as seen from the command's folder.
+    """
+
+    rows: list[list[str]]
+    objects: list[str]
+
+
+def _name_entry(given: CtInput) -> str:
+    return f"{given.name} {given.path} {given.series}"
+
+
+def _find_said(journal: Journal[Said], given: CtInput, mark: str, out: Path) -> Said | None:
+    """What a stopped call of the same command said of a CT, if all that it wrote is there."""
+    said = journal.find(_name_entry(given), mark)
+    whole = said is not None and (out / given.name).is_dir() and all((out / name).is_file() for name in said.objects)
+    return said if whole else None
 
 
 def _require_volume_view(run: RunFacts) -> VolumeView:
@@ -180,14 +216,15 @@ def _require_volume_view(run: RunFacts) -> VolumeView:
 
 def _fingerprint_input(given: CtInput) -> str:
     """What says that a CT and what places its vertebrae are still what they were."""
-    places = [fingerprint_input(path) for path in (given.path, given.centroids, given.vertebrae) if path is not None]
+    places = [fingerprint_input(path) for path in given.files]
     return " ".join(places) if all(places) else ""
 
 
-def _parse_rows(rows: Any) -> list[list[str]]:
-    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == len(HEAD) for row in rows):
+def _parse_said(entry: Any) -> Said:
+    said = Said(**entry)
+    if not all(isinstance(row, list) and len(row) == len(HEAD) for row in said.rows):
         raise ValueError("rows of another table")
-    return rows
+    return said
 
 
 class _Reader:
@@ -198,14 +235,12 @@ class _Reader:
         self.units, self.panels = units, panels
         self.cutting, self.cutting_known = parse_cutting(run.cohort.get("about", {}), view.size)
 
-    def read(self, given: CtInput, placed: PlacedCt, folder: Path, quiet: bool, write: Any) -> list[ReadVertebra]:
-        """Every vertebra from head to foot; its row is written at once."""
+    def read(self, given: CtInput, placed: PlacedCt, folder: Path, quiet: bool) -> list[ReadVertebra]:
+        """Every vertebra from head to foot."""
         read = []
         with show_progress(given.name, len(placed.vertebrae), quiet=quiet) as advance:
             for patch in cut_patches(placed, folder / "patches", self.cutting):
-                one = self._read_vertebra(given, placed, patch, folder)
-                read.append(one)
-                write(_format_row(given, placed, one, folder))
+                read.append(self._read_vertebra(given, placed, patch, folder))
                 advance(1)
         return read
 

@@ -96,8 +96,6 @@ def write_ct(
     pictures = [ReportPicture(overview, "The spine, with every vertebra's probability.", f"Overview of {name}")]
     sections = [Section("Overview", tuple(lines), (_build_table(read, run),), tuple(pictures))]
     panels = []
-    for old in (folder / "panels").glob("*.png"):
-        old.unlink()
     for one in read:
         if one.panel is not None:
             (folder / "panels").mkdir(exist_ok=True)

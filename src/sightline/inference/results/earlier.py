@@ -18,6 +18,53 @@ _OVERLAY = re.compile(r"overlays/[^/\\]+\.png")
 _STUDY, _OBJECT = re.compile(r"[0-9.]{16}"), re.compile(r"[a-z]+_[0-9]{2,}_[0-9.]{12}\.dcm")
 
 
+class EarlierFiles:
+    """Files of an earlier prediction into a folder, taken away as soon as nothing names them any more."""
+
+    def __init__(self, out: Path, given: Sequence[Path]) -> None:
+        """Before anything is written.
+
+        Args:
+            out: the command's folder.
+            given: files that the command reads; they stay.
+        """
+        self.out = out
+        self._given = {os.path.realpath(path) for path in given}
+        self._removed: set[Path] = set()
+
+    def read_rows(self, columns: Collection[str]) -> list[dict[str, str]] | None:
+        """The rows of the table that lies there, or None where there is none with these columns."""
+        with (
+            suppress(OSError, ValueError, csv.Error),
+            (self.out / "predictions.csv").open(newline="", encoding="utf-8") as file,
+        ):
+            rows = csv.DictReader(file)
+            if set(columns) <= set(rows.fieldnames or ()):
+                return list(rows)
+        return None
+
+    def remove(self, paths: Sequence[Path]) -> None:
+        """Remove files; what is read now stays."""
+        for path in paths:
+            if path.is_file() and os.path.realpath(path) not in self._given:
+                path.unlink()
+                self._removed.add(path)
+
+    def remove_objects(self, kept: Collection[Path]) -> None:
+        """Remove DICOM objects, and folders of studies that are empty then."""
+        for folder in (self.out / "dicom").glob("*"):
+            if _STUDY.fullmatch(folder.name) and folder.is_dir():
+                self.remove([path for path in folder.iterdir() if _OBJECT.fullmatch(path.name) and path not in kept])
+                with suppress(OSError):  # something else lies there, too
+                    folder.rmdir()
+
+    def report(self, before: str) -> None:
+        """Say what was replaced, e.g. `3 pictures`."""
+        gone = sum(not path.exists() for path in self._removed)
+        more = f"; {count_noun(gone, 'file')} of it that no row names now went" if gone else ""
+        print(f"{self.out}: the table of an earlier prediction of {before} was replaced{more}", file=sys.stderr)
+
+
 class EarlierPrediction:
     """Files that an earlier prediction wrote into the same folder, until no row names them any more.
 
@@ -33,17 +80,11 @@ class EarlierPrediction:
             given: files that the command reads; they stay.
         """
         self.out = out
-        self._given = {os.path.realpath(path) for path in given}
-        self._removed: set[Path] = set()
-        self._pictures: int | None = None
-        self._overlays: set[str] = set()
+        self._files = EarlierFiles(out, given)
         self._resumed = False
-        table = out / "predictions.csv"
-        with suppress(OSError, ValueError, csv.Error), table.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            if {"file", "predicted", "overlay"} <= set(rows.fieldnames or ()):
-                overlays = [row["overlay"] for row in rows]
-                self._overlays, self._pictures = set(filter(None, overlays)), len(overlays)
+        rows = self._files.read_rows(("file", "predicted", "overlay"))
+        self._pictures = None if rows is None else len(rows)
+        self._overlays = {row["overlay"] for row in rows or () if row["overlay"]}
 
     def begin(self, kept: Collection[str]) -> None:
         """The table is about to be replaced.
@@ -66,32 +107,18 @@ class EarlierPrediction:
         self._remove_overlays(overlays)
         if self._pictures is None:
             return
-        for folder in (self.out / "dicom").glob("*"):
-            if _STUDY.fullmatch(folder.name) and folder.is_dir():
-                stale = [path for path in folder.iterdir() if _OBJECT.fullmatch(path.name) and path not in objects]
-                self._remove(stale)
-                with suppress(OSError):  # something else lies there, too
-                    folder.rmdir()
+        self._files.remove_objects(objects)
         if not studies:
-            self._remove([self.out / "studies.csv"])
+            self._files.remove([self.out / "studies.csv"])
         if not self._resumed:
-            gone = sum(not path.exists() for path in self._removed)
-            more = f"; {count_noun(gone, 'file')} of it that no row names now went" if gone else ""
-            pictures = count_noun(self._pictures, "picture")
-            print(f"{self.out}: the table of an earlier prediction of {pictures} was replaced{more}", file=sys.stderr)
+            self._files.report(count_noun(self._pictures, "picture"))
 
     def _remove_overlays(self, kept: Collection[str]) -> None:
         stale = [self.out / name for name in self._overlays - set(kept) if _OVERLAY.fullmatch(name)]
-        self._remove([path for path in stale if _is_drawn_here(path)])
-
-    def _remove(self, paths: Sequence[Path]) -> None:
-        for path in paths:
-            if path.is_file() and os.path.realpath(path) not in self._given:
-                path.unlink()
-                self._removed.add(path)
+        self._files.remove([path for path in stale if is_drawn_here(path)])
 
 
-def _is_drawn_here(path: Path) -> bool:
+def is_drawn_here(path: Path) -> bool:
     """Whether a PNG says that sightline drew it; links to others are none."""
     if path.is_symlink() or not path.is_file():
         return False
