@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from support.volumes import WORDS, tiny_spines, tiny_volume_recipe
 from sightline.data.loader import CohortItems
 from sightline.data.loader import iterate_test_batches as served
 from sightline.dissection.dissect import DissectionOptions, choose_layer, dissect, select_first_units
+from sightline.dissection.export import remove_earlier_pictures
 from sightline.dissection.passes import choose_masks, group_marks_by_name
 from sightline.dissection.results import open_dissection
 from sightline.dissection.top_cases import sees_window
@@ -181,6 +183,30 @@ def test_other_groups_and_classes_reuse_the_readings(flat, undrawn, monkeypatch,
     assert [row.contrast for row in other.units] == pytest.approx([-row.contrast for row in found.units])
     assert [row.auc for row in other.units] == pytest.approx([1 - row.auc for row in found.units])
     assert select_first_units(other, "auc", 1)[0].auc == max(row.auc for row in other.units)
+
+
+def test_of_a_call_over_other_cases_nothing_is_left_beside_the_new_one(tmp_path):
+    files = ["examples/unit_007_4.png", "nifti/unit_007/5_b__L1_ct.nii.gz", "overlays/unit_007/5_b.png"]
+    kept = ["examples/unit_070_1.png", "nifti/unit_007/mine.nii.gz", "overlays/unit_008/1_a.png"]
+    for name in files + kept:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    remove_earlier_pictures(tmp_path, 7)
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()) == kept
+
+
+def test_a_call_that_stops_among_its_pictures_leaves_no_finished_dissection(flat, undrawn, tmp_path, monkeypatch):
+    run, cohort, found = flat
+    shutil.copytree(found.folder, tmp_path / "out")
+    (old := tmp_path / "out" / "examples" / f"unit_{found.ranked[0].unit:03d}_9.png").touch()
+    options = DissectionOptions(split="all", top=TOP, units=1)
+    with monkeypatch.context() as patched:
+        patched.setattr("sightline.dissection.export.draw_strongest", lambda *given: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            dissect(run, cohort, tmp_path / "out", options=options, engine=ENGINE)
+    assert not old.exists()
+    with pytest.raises(RunError, match="no finished dissection"):
+        open_dissection(tmp_path / "out")
 
 
 @pytest.mark.parametrize(

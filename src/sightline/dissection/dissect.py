@@ -139,6 +139,8 @@ def dissect(
     found = replace(found, concepts=select_named_concepts(concepts))
     agreement = build_agreement_rows(measure_agreement(passes.readings, out / "readings", cohort))
     calls = call_rows(scores)
+    # what a call over other cases found is no longer what the tables and pictures beside it say
+    (out / "units.json").unlink(missing_ok=True)
     _write_rows(out, agreement, calls)
     UnitPictures(found, passes, called, cohort, view, reader, engine).write(shown, among)
     write_dissection_report(

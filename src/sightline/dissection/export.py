@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,7 @@ class UnitPictures:
         thresholds = {row.unit: row.threshold for row in self.found.units}
         with show_progress("draw units", len(shown), quiet=self.engine.quiet) as advance:
             for unit in shown:
+                remove_earlier_pictures(self.found.folder, unit)
                 cases = reader.gallery(unit, thresholds[unit], rows[unit], cells)
                 self._write_gallery(unit, cases)
                 self._write_examples(unit, cases[:EXAMPLES])
@@ -105,6 +107,19 @@ class UnitPictures:
             grey, grid = read_picture(case)
             seen = compute_source_response(values, threshold, find_case_frame(case, self.view), grid, window)
             write_overlay(out / "overlays" / f"unit_{unit:03d}" / f"{name}.png", grey, seen)
+
+
+def remove_earlier_pictures(folder: Path, unit: int) -> None:
+    """Take away one unit's examples and files for a viewer: those of another call may be of other cases."""
+    name = f"unit_{unit:03d}"
+    for below, known in (
+        ("examples", rf"{name}_[0-9]+\.png"),
+        (f"nifti/{name}", r"[0-9]+_.*_(ct|activation|masked)\.nii\.gz"),
+        (f"overlays/{name}", r"[0-9]+_.*\.png"),
+    ):
+        for path in (folder / below).glob("*"):
+            if re.fullmatch(known, path.name):
+                path.unlink()
 
 
 def _write(path: Path, content: bytes) -> None:
