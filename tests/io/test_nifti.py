@@ -190,6 +190,8 @@ def test_places_that_are_refused(tmp_path, header, affine, words, name):
         with pytest.raises(UnreadableFile, match=words) as refusal:
             read(path)
         assert str(path) in refusal.value.message and refusal.value.remedy
+        if affine is SHEARED:
+            assert "its masks with it; centroids" in refusal.value.remedy
 
 
 def test_4d_and_other_kinds_are_refused(tmp_path):

@@ -76,7 +76,8 @@ def require_sane_affine(affine: FloatArray, path: Path) -> None:
         raise UnreadableFile(
             f"{path}: the axes of the grid are not at right angles (off by {off:.1f} degrees), as from a tilted "
             "gantry or an affine registration.",
-            "Resample it to a right-angled grid (3D Slicer: Resample Scalar Volume; dcm2niix corrects tilt).",
+            "Resample it to a right-angled grid (3D Slicer: Resample Scalar Volume; dcm2niix corrects tilt), its masks "
+            "with it; centroids that count its voxels have to be placed anew.",
         )
 
 
