@@ -148,7 +148,7 @@ def _check_decoded_bits(file: Path, array: NDArray[Any], bits: int, *, signed: b
     if signed and low >= 0 and half + room <= high < 2 * half + room:
         least, most = 0, 2 * half - 1  # patterns: the upper half means the negative numbers
     else:
-        least, most = (-half, half - 1) if signed else (0, 2 * half - 1)
+        least, most = compute_stored_range(bits, signed=signed)
     if low < least - room or high > most + room:
         raise UnreadableFile(
             f"{file}: the header states {bits} {'signed ' if signed else ''}bits a pixel, from {least} to {most}; the "
@@ -157,6 +157,12 @@ def _check_decoded_bits(file: Path, array: NDArray[Any], bits: int, *, signed: b
         )
     # lossy codecs overshoot: a value beyond the stored bits must stay white, not wrap round to black
     return np.clip(values, least, most)
+
+
+def compute_stored_range(bits: int, *, signed: bool) -> tuple[int, int]:
+    """The least and the largest number that so many bits hold."""
+    below = 2 ** (bits - 1) if signed else 0
+    return -below, 2**bits - 1 - below
 
 
 def require_syntax(header: Any, file: Path) -> None:

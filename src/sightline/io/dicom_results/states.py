@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 
 from sightline.io.dicom.greyscale import is_negative, read_lut
 from sightline.io.dicom.pixel_size import read_aspect_ratio
+from sightline.io.dicom.pixels import compute_stored_range
 from sightline.io.dicom.shutter import SHUTTER, find_shutter
 from sightline.io.dicom_results.header import SourceImage
 from sightline.io.dicom_results.identity import NOT_FOR_DIAGNOSIS, RESEARCH, finish, make_uid, shorten
@@ -87,7 +88,7 @@ def write_state(
     annotation = hd.pr.GraphicAnnotation([header], layer, graphic_objects=graphics or None, text_objects=texts)
     # as the reader takes it: of a raw image by the sign of its values
     bits, signed = int(source.header.get("BitsStored") or 16), source.header.get("PixelRepresentation") == 1
-    stored = np.array([0, 2**bits - 1], dtype=np.int64) - (2 ** (bits - 1) if signed else 0)
+    stored = np.array(compute_stored_range(bits, signed=signed), dtype=np.int64)
     inverse = is_negative(source.header, Path(f"image {source.uid}"), stored)
     made_of = ("states", source.uid, *words)
     dataset = hd.pr.GrayscaleSoftcopyPresentationState(
