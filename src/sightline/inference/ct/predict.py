@@ -137,17 +137,19 @@ def read_cts(
     rejects: list[Reject] = []
     earlier = EarlierCts(out, [path for one in cts for path in one.files])
     wishes = {"panels": options.panels, "dissection": str(options.dissection), "dicom": repr(dicom)}
-    journal = Journal(out, build_stamp(run, **wishes), _parse_said)
+    journal = Journal(out, build_stamp(run, **wishes), _parse_prediction)
     marks = {one.name: _fingerprint_input(one) for one in cts}
-    known = {one.name: said for one in cts if (said := _find_said(journal, one, marks[one.name], out)) is not None}
+    known = {
+        one.name: outcome for one in cts if (outcome := _find_earlier(journal, one, marks[one.name], out)) is not None
+    }
     earlier.begin(known)
     objects: set[Path] = set()
     done = False
     try:
         with open_csv_table(out / "predictions.csv", HEAD) as write:
             for given in cts:
-                said = known.get(given.name)
-                if said is None:
+                outcome = known.get(given.name)
+                if outcome is None:
                     earlier.clear(given.name)
                     try:
                         if dicom is not None:
@@ -167,11 +169,11 @@ def read_cts(
                         rejects.append(Reject(given.path, error.message.removeprefix(f"{given.path}: "), error.remedy))
                         continue
                     rows = [_format_row(given, placed, one, folder) for one in read]
-                    said = Said(rows, [path.relative_to(out).as_posix() for path in written])
-                    journal.add(_name_entry(given), marks[given.name], vars(said))
-                for row in said.rows:
+                    outcome = PredictedCt(rows, [path.relative_to(out).as_posix() for path in written])
+                    journal.add(_build_key(given), marks[given.name], vars(outcome))
+                for row in outcome.rows:
                     write(row)
-                objects |= {out / name for name in said.objects}
+                objects |= {out / name for name in outcome.objects}
         done = True
     finally:
         journal.close(done=done)
@@ -181,7 +183,7 @@ def read_cts(
 
 
 @dataclass(frozen=True)
-class Said:
+class PredictedCt:
     """What is said of one CT.
 
     Attributes:
@@ -193,15 +195,17 @@ class Said:
     objects: list[str]
 
 
-def _name_entry(given: CtInput) -> str:
+def _build_key(given: CtInput) -> str:
     return f"{given.name} {given.path} {given.series}"
 
 
-def _find_said(journal: Journal[Said], given: CtInput, mark: str, out: Path) -> Said | None:
+def _find_earlier(journal: Journal[PredictedCt], given: CtInput, mark: str, out: Path) -> PredictedCt | None:
     """What a stopped call of the same command said of a CT, if all that it wrote is there."""
-    said = journal.find(_name_entry(given), mark)
-    whole = said is not None and (out / given.name).is_dir() and all((out / name).is_file() for name in said.objects)
-    return said if whole else None
+    outcome = journal.find(_build_key(given), mark)
+    whole = (
+        outcome is not None and (out / given.name).is_dir() and all((out / name).is_file() for name in outcome.objects)
+    )
+    return outcome if whole else None
 
 
 def _require_volume_view(run: RunFacts) -> VolumeView:
@@ -220,11 +224,11 @@ def _fingerprint_input(given: CtInput) -> str:
     return " ".join(places) if all(places) else ""
 
 
-def _parse_said(entry: Any) -> Said:
-    said = Said(**entry)
-    if not all(isinstance(row, list) and len(row) == len(HEAD) for row in said.rows):
+def _parse_prediction(entry: Any) -> PredictedCt:
+    outcome = PredictedCt(**entry)
+    if not all(isinstance(row, list) and len(row) == len(HEAD) for row in outcome.rows):
         raise ValueError("rows of another table")
-    return said
+    return outcome
 
 
 class _Reader:
