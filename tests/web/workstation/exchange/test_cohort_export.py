@@ -16,6 +16,7 @@ from sightline.web.workstation.exchange.cohort_export import export_folder
 from sightline.web.workstation.exchange.imports import import_marks
 from sightline.web.workstation.exchange.readings import list_finished_reads
 from sightline.web.workstation.marks.regions import encode_runs
+from sightline.web.workstation.reading.outcomes import decide
 
 
 def marked(studio):
@@ -165,12 +166,34 @@ def test_labels_of_readers_become_those_of_pictures_that_had_none(tmp_path):
     cohort = read_studies(tmp_path / "cohort" / "images", ("no", "yes"))
     studio.desk.close()
     studio = open_studio(tmp_path / "second", cohort)
-    studio.add("ada")
-    studio.plan("label", ["ada"], ask={"label": True}, classes=["no", "yes"])
-    for n, row in enumerate(studio.reads("ada")):
-        assert studio.finish("ada", row["read"], [], label=("no", "yes")[n % 2]).status_code == 200
-    export_folder(studio.desk, tmp_path / "out")
-    found = read_cohort(tmp_path / "out")
-    assert found.classes == ("no", "yes")
-    assert found.counts() == {"no": 4, "yes": 4}
+    for name in ("ada", "ben", "cyd"):
+        studio.add(name)
+    studio.plan("label", ["cyd", "ben", "ada"], ask={"label": True}, classes=["no", "yes"])
+    # cyd says yes of each study, and first; ada and ben say no of every second one
+    for name in ("cyd", "ben", "ada"):
+        for n, row in enumerate(studio.reads(name)[: 7 if name == "ben" else 8]):
+            label = "yes" if name == "cyd" or n % 2 == 0 else "no"
+            assert studio.finish(name, row["read"], [], label=label).status_code == 200
+            last = row["study"]
+    with studio.desk.database.writing() as connection:
+        decide(
+            connection, studio.tasks["label"], studio.reads("ada")[1]["study"], how="drawn", from_read=None, marks=[],
+            label="yes", comment="", if_match="*", who="test",
+        )  # fmt: skip
+        decide(
+            connection, studio.tasks["label"], last, how="drawn", from_read=None, marks=[], label=None, comment="",
+            if_match="*", who="test",
+        )  # fmt: skip
+    found = {}
+    for whose in ("each", "consensus", "ada", "cyd"):
+        export_folder(studio.desk, tmp_path / whose, whose)
+        cohort = read_cohort(tmp_path / whose)
+        assert cohort.classes == ("no", "yes")
+        found[whose] = [case.label for case in cohort]
+    # of the last study each label has one vote: the first one submitted counts
+    assert found["each"] == ["yes", "no", "yes", "no", "yes", "no", "yes", "yes"]
+    # what was decided stands before the vote, where a label was decided
+    assert found["consensus"] == ["yes", "yes", *found["each"][2:]]
+    assert found["ada"] == ["yes", "no"] * 4
+    assert found["cyd"] == ["yes"] * 8
     studio.desk.close()

@@ -35,7 +35,7 @@ from sightline.web.workstation.service import Workstation
 from sightline.web.workstation.store.audit import format_canonical
 from sightline.web.workstation.store.database import read_all_rows
 from sightline.web.workstation.store.log import read_ops
-from sightline.web.workstation.store.tables import audit, outcome, proposal
+from sightline.web.workstation.store.tables import audit, outcome, proposal, study
 
 # whose marks an export holds: by these rules one merged mark of all readers, else each reader's or one reader's own
 MERGING = ("consensus", *MERGE_RULES)
@@ -116,7 +116,7 @@ def build_cohort(
     """
     regions = merge_regions_by_image(desk, connection, reads, whose)
     by_id = {row["image_id"]: row for rows in group_images_by_study(connection).values() for row in rows}
-    labels = _vote_labels(reads)
+    labels = _vote_labels(connection, reads, whose)
     cases: list[Case] = []
     left_out: list[tuple[str, str]] = []
     for case in desk.cohort:
@@ -151,13 +151,22 @@ def find_proposing_weights(connection: Connection, reads: Sequence[FinishedRead]
     return sorted({str(weights) for key, weights in rows if key in taken})
 
 
-def _vote_labels(reads: Sequence[FinishedRead]) -> dict[str, str]:
-    """The label most readers gave a study; of as many, the one given first."""
+def _vote_labels(connection: Connection, reads: Sequence[FinishedRead], whose: str) -> dict[str, str]:
+    """Labels of studies, from those whose marks are taken: one reader's own, else the vote of all.
+
+    By `consensus` a label that was decided on stands before the vote. Of as many votes, the first one submitted counts.
+    """
     votes: dict[str, Counter[str]] = {}
-    for one in reads:
-        if one.fold.answers.label is not None and int(one.row["pass"]) == 1:
+    for one in sorted(reads, key=lambda one: str(one.row["submitted_at"])):
+        counts = int(one.row["pass"]) == 1 and (whose in RULES or one.reader == whose)
+        if counts and one.fold.answers.label is not None:
             votes.setdefault(one.row["study_id"], Counter())[one.fold.answers.label] += 1
-    return {study_id: counts.most_common(1)[0][0] for study_id, counts in votes.items()}
+    labels = {study_id: counts.most_common(1)[0][0] for study_id, counts in votes.items()}
+    if whose == "consensus":
+        names = dict(connection.execute(select(study.c.key, study.c.study_id)).tuples().all())
+        decided = find_latest_outcomes(connection)
+        labels |= {names[key]: str(row["label"]) for key, row in decided.items() if row["label"] is not None}
+    return labels
 
 
 def export_folder(desk: Workstation, destination: Path, whose: str = "each") -> ExportSummary:
