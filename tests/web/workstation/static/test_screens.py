@@ -263,6 +263,12 @@ def test_the_place_under_the_pointer_does_not_run_into_the_zoom(enter):
     corners = ".view:first-child :is(.corner.sw, .corner.se)"
     assert ada.page.locator(corners).count() == 2
     assert ada.page.evaluate(CROSSING, corners) == []
+    # and on a phone the slice stands below the plane's name
+    ada.page.set_viewport_size({"width": 390, "height": 844})
+    ada.page.evaluate("""document.querySelectorAll('.view').forEach((one) => { one.style.width = '128px';
+      one.querySelector('.corner.nw').textContent = 'Sagittal';
+      one.querySelector('.corner.ne').textContent = '146 of 512'; })""")
+    assert ada.page.evaluate(CROSSING, ".view:first-child :is(.corner.nw, .corner.ne)") == []
 
 
 @pytest.mark.parametrize("width", [400, 500, 1366])
@@ -271,6 +277,16 @@ def test_the_heads_words_do_not_run_into_each_other(enter, width):
     ada.open_read(2)
     assert ada.page.locator(HEAD_WORDS).count() >= 7
     assert ada.page.evaluate(CROSSING, HEAD_WORDS) == []
+
+
+def test_what_the_name_opens_lies_within_the_screen(enter):
+    """Where the head wraps, the name came to the beginning of its second line, and what it opens lay out of sight."""
+    ada = enter("ada")
+    ada.show("worklist")
+    ada.page.locator(".who summary").click()
+    for width in (390, 600, 768):
+        ada.page.set_viewport_size({"width": width, "height": 800})
+        assert ada.page.evaluate(OUT_OF_REACH, ".who-box :is(a, button)") == [], width
 
 
 def test_keys_can_be_bound_anew_and_conflicts_are_shown(enter):
