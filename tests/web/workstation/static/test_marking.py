@@ -72,6 +72,30 @@ def test_a_scribble_ends_where_the_server_takes_no_more_points_of_it(ada):
     assert made["bytes"] < 70 * half
 
 
+# strokes of the brush on one mask, each of so many points; how many points the mark holds after each
+BRUSHED = """async (most) => { const { brush } = await import('/static/tools/brush.js');
+    let mark = null;
+    const held = [], view = { image: { key: 'i' }, read: { rows: 9, columns: 9 }, drawInk() {}, redraw() {} };
+    const keep = (made) => { mark = { ...mark, ...made, image: 'i', id: 'm' };
+      held.push(mark.strokes.map((one) => one.points.length)); };
+    const tool = brush({ readyAt: 0, brushRadius: 2, penDown() {}, penUp() {}, selected: () => mark,
+      addMark: (_, made) => keep(made), changeMark: (_, id, made) => keep(made) }, false);
+    const event = { timeStamp: 0, pressure: 0.5 };
+    for (let n = 0; n < 4; n += 1) {
+      tool.down(view, event, [3, 3]);
+      for (let k = 1; k < most; k += 1) tool.move(view, null, [{ event, p: [4, 4] }]);
+      tool.up(view);
+    }
+    return held; }"""
+
+
+def test_a_mask_is_brushed_on_however_many_points_its_strokes_had(ada):
+    """Every stroke was kept in the mark, until the server took no more of it: then no stroke was taken any more."""
+    ada.show("worklist")
+    third = POINTS_AT_MOST // 6
+    assert ada.page.evaluate(BRUSHED, third) == [[third], [third] * 2, [third], [third] * 2]
+
+
 def test_a_box_lies_where_it_was_drawn(ada):
     read = fresh(ada, 1)
     ada.key("x")

@@ -83,10 +83,6 @@ export async function openRead(id) {
   return since && (since.ops.length || since.state !== read.state) ? get(`/reads/${id}`) : read;
 }
 
-export function forgetReads() {
-  reads.clear();
-}
-
 /** Another reader signed in: nothing of the last one's stays. */
 export function forgetAll() {
   reads.clear();

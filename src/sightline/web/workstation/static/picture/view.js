@@ -8,7 +8,6 @@ import { greyTable, halved, paintPart, percentiles } from "./grey.js";
 
 /** @type {boolean} a pen was used in this session: touch pans and does not draw */
 let penSeen = false;
-export const sawPen = () => penSeen;
 
 const MARGIN = 96;
 

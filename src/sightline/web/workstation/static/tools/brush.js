@@ -1,6 +1,6 @@
 // @ts-check
 /** Brush and eraser: a mask of the picture's own size. A stroke on a selected mask changes it; else it begins a new one. */
-import { brushed } from "../marks/geometry.js";
+import { brushed, countPoints } from "../marks/geometry.js";
 import { decode, encode } from "../marks/run_lengths.js";
 import { INK, tinted } from "../picture/paint.js";
 
@@ -55,9 +55,10 @@ export function brush(desk, erase) {
       held = null;
       desk.penUp();
       const image = view.image.key, any = pixels.includes(1);
-      const trace = { pointer, t0_ms: t0, points };
+      // many earlier strokes stay in their own operations alone
+      const trace = { pointer, t0_ms: t0, points }, before = onto && countPoints(onto) < 5e4 ? onto.strokes || [] : [];
       if (onto && !any) desk.make("remove", image, { mark: onto.id });
-      else if (onto) desk.changeMark(view, onto.id, { size: [rows, columns], counts: encode(pixels, rows, columns), strokes: [...(onto.strokes || []), trace] });
+      else if (onto) desk.changeMark(view, onto.id, { size: [rows, columns], counts: encode(pixels, rows, columns), strokes: [...before, trace] });
       else if (any) desk.addMark(view, { kind: "mask", size: [rows, columns], counts: encode(pixels, rows, columns), strokes: [trace] });
       view.redraw();
     },
