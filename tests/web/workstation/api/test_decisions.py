@@ -56,6 +56,17 @@ def test_a_merge_keeps_roles_and_classes_apart_and_is_the_exports(studio, how):
     assert jo.export("consensus") == jo.export(how)
 
 
+def test_studies_that_wait_for_ones_own_read_are_counted(studio):
+    for name in ("ada", "ben"):
+        studio.finish(name, studio.reads(name)[0]["read"])
+    studio.plan("first", ["lea"])
+    ask = {"task": studio.tasks["first"]}
+    assert studio.client("lea").get("/api/v1/adjudicate", params=ask).json() == {"rows": [], "hidden": 1}
+    studio.finish("lea", studio.reads("lea")[0]["read"])
+    found = studio.client("lea").get("/api/v1/adjudicate", params=ask).json()
+    assert (len(found["rows"]), found["hidden"]) == (1, 0)
+
+
 def test_what_is_taken_is_stored_and_exported(studio):
     jo = Adjudicator(studio, "ada2", ORGANS, [box((1.0, 1.0), (4.0, 4.0))])
     wanted = jo.look()["marks"][0]

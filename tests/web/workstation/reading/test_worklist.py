@@ -45,6 +45,21 @@ def test_questions_narrow_the_queue(studio):
     assert walk(studio, "ada", search="%") == []
 
 
+def test_where_nothing_can_be_read_now_the_day_of_the_rest_is_said(studio):
+    def ask(task):
+        return studio.client("ada").get("/api/v1/worklist/next", params={"task": studio.tasks[task]}).json()
+
+    studio.plan("twice", ["ada"], passes=2, days_between=3.0)
+    for row in studio.reads("ada", task=studio.tasks["twice"])[:4]:
+        assert ask("twice")["waits"] is None
+        studio.finish("ada", row["read"])
+    day = time.strftime("%Y-%m-%d", time.gmtime(time.time() + 3 * 86_400))
+    assert ask("twice") == {"read": None, "images": [], "waits": day}
+    for row in studio.reads("ada", task=studio.tasks["first"]):
+        studio.finish("ada", row["read"])
+    assert ask("first") == {"read": None, "images": [], "waits": None}
+
+
 def test_studies_to_compare_are_those_that_may_be_seen_each_once(studio):
     more = studio.plan("more", ["ada"], passes=2, order="random", seed=3)
     blind = studio.plan("blind", ["ben"], reveal="never")

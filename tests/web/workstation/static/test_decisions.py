@@ -139,6 +139,11 @@ def test_the_lead_sees_progress_makes_a_task_and_verifies(enter):
     assert "second task" in ada.page.get_by_label("Task", exact=True).locator("option").all_inner_texts()
     lea.page.get_by_role("button", name="Verify the chain").click()
     until(lambda: "as they were written" in lea.page.locator(".card").last.inner_text(), "verified")
+    # COCO holds marks as drawn: no rule that merges them is offered with it
+    form, rules = (lea.page.locator(".card").nth(3).locator("select").nth(n) for n in (0, 1))
+    assert "consensus" in rules.locator("option").all_inner_texts()
+    form.select_option(label="COCO")
+    assert rules.locator("option").all_inner_texts()[:2] == ["of each reader", "Ada"]
     # what the page says to type is a command, word for word
     commands = lea.page.locator("code").all_text_contents()
     assert "sightline reads list KEEP" in commands and len(commands) >= 8

@@ -133,18 +133,18 @@ def get_agreement(person: Signed, desk: Desk, task: str, names: int = 0) -> dict
 
 @router.get("/adjudicate")
 def get_adjudications(person: Signed, desk: Desk, task: str) -> dict[str, Any]:
-    """Studies that several readers have read, the largest disagreement first."""
+    """Studies that several readers have read, the largest disagreement first; how many wait for one's own reads."""
     require(person, "adjudicate")
     with desk.database.reading() as connection:
         spec = read_task_spec(connection, task)
         hidden = list_hidden_studies(connection, person)
-        reads = [one for one in list_finished_reads(connection, task_id=task) if one.row["study"] not in hidden]
         titles, done = list_titles(connection, spec), find_latest_outcomes(connection, task)
         own: dict[str, list[FinishedRead]] = {}
-        for one in reads:
+        for one in list_finished_reads(connection, task_id=task):
             if int(one.row["pass"]) == 1:
                 own.setdefault(one.row["study"], []).append(one)
-        several = {key: there for key, there in own.items() if len(there) > 1}
+        every = {key: there for key, there in own.items() if len(there) > 1}
+        several = {key: there for key, there in every.items() if key not in hidden}
         overlap = {key: _compute_overlap(desk, connection, there) for key, there in several.items()}
     rows = [
         {
@@ -153,7 +153,7 @@ def get_adjudications(person: Signed, desk: Desk, task: str) -> dict[str, Any]:
         }
         for key, there in several.items()
     ]  # fmt: skip
-    return {"rows": sorted(rows, key=lambda row: -float(str(row["disagreement"])))}
+    return {"rows": sorted(rows, key=lambda row: -float(str(row["disagreement"]))), "hidden": len(every) - len(several)}
 
 
 def _compute_overlap(desk: Workstation, connection: Connection, reads: list[FinishedRead]) -> float | None:

@@ -25,6 +25,7 @@ from sightline.web.workstation.reading.worklist import (
     choose_title,
     find_next_read,
     find_previous_read,
+    find_waiting_day,
     read_page,
 )
 from sightline.web.workstation.store.audit import format_canonical, format_now, write_audit
@@ -53,12 +54,13 @@ def get_worklist(
 
 @router.get("/worklist/next")
 def get_next(person: Signed, desk: Desk, task: str | None = None, after: str | None = None) -> dict[str, Any]:
-    """The next read to do, and its pictures to fetch ahead."""
+    """The next read to do, and its pictures to fetch ahead; where there is none, the day that the rest waits for."""
     require(person, "mark")
     with desk.database.reading() as connection:
         row = desk.own_read(connection, after, person) if after else None
         found = find_next_read(connection, person.id, task or None, row)
-        return {"read": found, "images": _list_images_of_read(connection, found)}
+        waits = None if found else find_waiting_day(connection, person.id, task or None)
+        return {"read": found, "images": _list_images_of_read(connection, found), "waits": waits}
 
 
 def _list_images_of_read(connection: Any, read_id: str | None) -> list[str]:

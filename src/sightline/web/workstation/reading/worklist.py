@@ -148,6 +148,16 @@ def find_next_read(
     return None if found is None else str(found)
 
 
+def find_waiting_day(connection: Connection, reader_id: str, task_id: str | None) -> str | None:
+    """The first day on which a read that must not be done yet may be; None where none waits for one."""
+    found = select(func.min(read.c.not_before)).where(read.c.reader == reader_id, read.c.state != "submitted")
+    found = found.where(read.c.not_before > format_now())
+    if task_id is not None:
+        found = found.where(read.c.task == task_id)
+    day = connection.execute(found).scalar()
+    return None if day is None else str(day)[:10]
+
+
 def find_previous_read(connection: Connection, row: Mapping[str, Any]) -> str | None:
     """The read before one in its queue."""
     found = select(read.c.id).where(

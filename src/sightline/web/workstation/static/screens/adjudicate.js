@@ -21,7 +21,7 @@ export async function show(app, place, rest) {
   const own = el("div", { class: "side-own" });
   fill(table.side, el("h1", { text: t("menu.adjudicate") }));
   if (!task) return table.sayInstead(t("agreement.none"));
-  const { rows } = await get(query("/adjudicate", { task: task.id }), { timeout: 120000 });
+  const { rows, hidden } = await get(query("/adjudicate", { task: task.id }), { timeout: 120000 }), lacking = hidden ? t("agreement.hidden", { n: hidden }) : "";
   const choice = el("select", { "aria-label": t("worklist.task"), on: { change: () => app.go(`adjudicate/${choice.value}`) } }, tasks.map((/** @type {any} */ one) => el("option", { value: one.id, text: one.name, selected: one === task })));
   const study = rest[1] || rows.find((/** @type {any} */ row) => row.state === "open")?.study || rows[0]?.study;
   const list = el("div", { class: "pick-list" }, rows.map((/** @type {any} */ row) => {
@@ -29,8 +29,8 @@ export async function show(app, place, rest) {
     fill(one, el("span", { class: `dot ${row.state === "done" ? "done" : ""}`, "aria-hidden": "true" }), el("span", { dir: "auto", text: titleOf(row.title) }), el("span", { class: "stretch" }), el("span", { class: "quiet small", text: `${t(`adjudicate.${row.state}`)} ${number(row.disagreement, 2)}` }));
     return one;
   }));
-  fill(table.side, el("h1", { text: t("menu.adjudicate") }), tasks.length > 1 ? choice : null, own, el("section", {}, el("h2", { text: t("adjudicate.list") }), list));
-  if (!study) return table.sayInstead(t("adjudicate.none"));
+  fill(table.side, el("h1", { text: t("menu.adjudicate") }), tasks.length > 1 ? choice : null, own, el("section", {}, el("h2", { text: t("adjudicate.list") }), list, el("p", { class: "quiet small", text: lacking })));
+  if (!study) return table.sayInstead(lacking || t("adjudicate.none"));
   const answer = await table.ask(query(`/adjudicate/${study}`, { task: task.id }));
   if (!answer) return table;
   const { images, outcome } = answer, volumes = images.some((/** @type {any} */ one) => one.kind === "volume");

@@ -66,8 +66,8 @@ export async function show(app, place) {
   }
 
   async function drawReaders() {
-    const answer = await get("/readers");
-    readers = answer.rows;
+    readers = (await get("/readers")).rows;
+    offer();
     const name = el("input", { maxlength: 100, dir: "auto", autocomplete: "off" }), display = el("input", { maxlength: 100, dir: "auto", autocomplete: "off" }), word = el("input", { type: "password", minlength: 12, autocomplete: "new-password" });
     const role = el("select", {}, ROLES.map((one) => el("option", { value: one, text: t(`role.${one}`) })));
     const add = async () => {
@@ -99,11 +99,12 @@ export async function show(app, place) {
     el("details", {}, el("summary", { text: t("lead.new_password") }), el("div", { class: "row end" }, field(t("lead.reader"), whose), field(t("lead.new_password"), newWord), button(t("lead.set_password"), change)), command("sightline readers passwd KEEP NAME")));
   }
 
+  const as = el("select", { on: { change: () => offer() } }, ["folder", "coco", "dicom"].map((one) => el("option", { value: one, text: t(`lead.as_${one}`) }))), of = el("select");
+  // COCO holds marks as drawn, no merged ones
+  const offer = () => fill(of, ["each", "consensus", "union", "intersection", "majority", "staple"].slice(0, as.value === "coco" ? 1 : 6).map((one) => el("option", { value: one, text: t(`lead.of_${one}`) })), readers.map((one) => el("option", { value: one.name, text: one.display || one.name })));
+
   async function drawExports() {
-    const answer = await get("/exports").catch((error) => { if (error.status === 404) return { rows: [] }; throw error; });
-    const rows = answer.rows || answer.exports || [];
-    const as = el("select", {}, ["folder", "coco", "dicom"].map((one) => el("option", { value: one, text: t(`lead.as_${one}`) })));
-    const of = el("select", {}, ["each", "consensus", "union", "intersection", "majority", "staple"].map((one) => el("option", { value: one, text: t(`lead.of_${one}`) })), readers.map((one) => el("option", { value: one.name, text: one.display || one.name })));
+    const { rows } = await get("/exports");
     const go = async () => {
       try {
         await call("POST", "/exports", { as: as.value, readers: of.value });

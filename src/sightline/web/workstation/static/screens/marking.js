@@ -4,7 +4,7 @@ import { Clock } from "../kept/clock.js";
 import { call, get, query, ServerError } from "../kept/server.js";
 import { displayOf, fetchAhead, openRead, storedOf, volumeOf } from "../kept/study.js";
 import { button, el, fill } from "../page/dom.js";
-import { number, ofServer, t, titleOf } from "../page/words.js";
+import { moment, number, ofServer, t, titleOf } from "../page/words.js";
 import { fullRange, View } from "../picture/view.js";
 import { Desk } from "../tools/desk.js";
 import { makePanel } from "./panel.js";
@@ -395,7 +395,7 @@ class Marking {
       const answer = await get(query("/worklist/next", { task: desk.task.id, after: this.read.id }));
       if (this.closed) return;
       if (answer.read && answer.read !== this.read.id) { this.app.go(`read/${answer.read}`); return; }
-      this.app.say(t("worklist.all_done"));
+      this.app.say(t(answer.waits ? "worklist.waits" : "worklist.all_done", { day: moment(answer.waits) }));
     } catch (error) {
       if (this.closed) return;
       if (/** @type {ServerError} */ (error).status !== 0) this.app.say(/** @type {any} */ (error).message, "bad");

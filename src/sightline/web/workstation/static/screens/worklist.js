@@ -53,7 +53,7 @@ export async function show(app, place) {
       const next = await get(query("/worklist/next", { task: asked.task }));
       if (at !== app.turn) return;
       if (next.read) app.go(`read/${next.read}`);
-      else app.say(t("worklist.all_done"));
+      else app.say(t(next.waits ? "worklist.waits" : "worklist.all_done", { day: moment(next.waits) }));
     } catch (error) {
       app.say(/** @type {any} */ (error).message, "bad");
     }
