@@ -81,7 +81,7 @@ export async function show(app, place, rest) {
     try {
       const marks = [];
       for (const image of images) {
-        const merged = await call("POST", `/adjudicate/${study}/merge`, { task: task.id, image: image.key, how });
+        const merged = await call("POST", `/adjudicate/${study}/merge`, { task: task.id, image: image.key, how }, { timeout: 120000 });
         for (const mark of merged.marks) marks.push({ ...mark, image: image.key });
       }
       // what readers marked is never decided away by a merge of which nothing is left
