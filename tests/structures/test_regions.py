@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from sightline.errors import CohortError, GeometryError, UnreadableFile
+from sightline.structures import rasterize
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Box, Mask, Polygon, Scribble, bound_region, find_style, read_mask
@@ -128,6 +129,15 @@ def test_scribbles_touch_what_samples_say(scribble, frame):
     radius = scribble.stroke_px / 2
     # round ends are drawn as 16-gons inside the circle
     agree(scribble.draw(frame), distance < radius * math.cos(math.pi / 16), distance <= radius + gap(frame))
+
+
+@given(SCRIBBLES, frames())
+@settings(max_examples=25, deadline=None)
+def test_long_scribbles_are_drawn_some_rings_at_a_time_and_stay_the_same(scribble, frame):
+    drawing = scribble.draw(frame)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rasterize, "LINES_AT_ONCE", 2)
+        np.testing.assert_array_equal(scribble.draw(frame), drawing)
 
 
 @given(arrays(np.bool_, st.tuples(st.integers(1, 6), st.integers(1, 6))), st.integers(1, 4))

@@ -150,8 +150,7 @@ class Scribble:
             outlines += [_build_disc(point, radius) for point in line]
             outlines += [quad for a, b in pairwise(line) if (quad := _build_quad(a, b, radius))]
         drawing = _draw_parts(outlines, frame)
-        for line in self.lines:
-            _touch(drawing, frame.unmap_points(np.array(line)), closed=False)
+        _touch(drawing, [frame.unmap_points(np.array(line)) for line in self.lines], closed=False)
         return drawing
 
 
