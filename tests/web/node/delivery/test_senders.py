@@ -1,17 +1,21 @@
 """Sending to a PACS behind a bad network, and to one that lies; and what must never be sent."""
 
 import io
+import socket
+import ssl
 import threading
+from contextlib import contextmanager, suppress
 
 import pydicom
 import pytest
 from pydicom.uid import ImplicitVRLittleEndian
+from support.certificates import write_certificates
 from support.nodes import Archive, image
 from support.pacs import orthanc
 from support.proxy import Proxy
 
 from sightline.errors import SightlineError
-from sightline.web.node.configuration import DicomDestination, DicomWebDestination
+from sightline.web.node.configuration import DicomDestination, DicomWebDestination, Tls
 from sightline.web.node.delivery.senders import (
     DestinationUnreachable,
     Parcel,
@@ -48,6 +52,51 @@ def attempt(sender, parcel):
 
 def scu(place, timeout_s=60.0, **words):
     return StoreScu(DicomDestination(**place.destination("ARCHIVE") | {"timeout_s": timeout_s} | words), "SIGHTLINE")
+
+
+@contextmanager
+def port_of(context):
+    """A port that shakes hands as the context does, or is plain, and then closes whatever comes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer():
+            with suppress(OSError):
+                while True:
+                    made, _ = listener.accept()
+                    with made, suppress(OSError):
+                        made.settimeout(5.0)
+                        (context.wrap_socket(made, server_side=True) if context else made).close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield listener.getsockname()[1]
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_what_is_in_the_way_of_an_association_is_said(tmp_path, archive, parcel):
+    keys, other = write_certificates(tmp_path / "keys"), write_certificates(tmp_path / "other")
+    ours = Tls(certificate=keys / "client.pem", key=keys / "client.key", clients=keys / "ca.pem")
+    place = archive.destination("ARCHIVE") | {"timeout_s": 5.0}
+
+    def ask(port, tls=None):
+        sender = StoreScu(DicomDestination(**place | {"port": port, "tls": tls}), "SIGHTLINE")
+        with pytest.raises(DestinationUnreachable) as caught, sender.connect([parcel]):
+            pass
+        return f"{caught.value.message} {caught.value.remedy}"
+
+    def serve(folder):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(folder / "server.pem", folder / "server.key")
+        return context
+
+    with port_of(serve(other)) as port:
+        assert "certificate is not trusted" in ask(port, ours)
+        assert "Does its port expect TLS" in ask(port)
+    with port_of(serve(keys)) as port:
+        assert "Does it trust the node's certificate" in ask(port, ours)
+    with port_of(None) as port:
+        assert "TLS: no handshake" in ask(port, ours)
+    assert "no connection (Connection refused)" in ask(port)
 
 
 @pytest.mark.parametrize("mood", ["away", "cut", "hang"])

@@ -2,7 +2,6 @@
 
 import socket
 import struct
-import subprocess
 import threading
 import time
 
@@ -11,6 +10,7 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 from sqlalchemy import select, update
+from support.certificates import write_certificates
 from support.nodes import image, store, wait_for
 from support.pacs import free_port
 
@@ -297,63 +297,10 @@ def test_a_slow_sender_is_cut(tmp_path):
         door.scp.stop(1.0)
 
 
-def certificates(folder):
-    """A CA, and a server's and a client's certificate that it signed."""
-    folder.mkdir()
-
-    def openssl(*words):
-        subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)
-
-    openssl(
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        "ca.key",
-        "-out",
-        "ca.pem",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=ca",
-    )
-    for name in ("server", "client"):
-        openssl(
-            "req",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-keyout",
-            f"{name}.key",
-            "-out",
-            f"{name}.csr",
-            "-subj",
-            f"/CN={name}",
-        )
-        openssl(
-            "x509",
-            "-req",
-            "-in",
-            f"{name}.csr",
-            "-CA",
-            "ca.pem",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-days",
-            "2",
-            "-out",
-            f"{name}.pem",
-        )
-    return folder
-
-
 def test_mutual_tls(tmp_path):
     import ssl
 
-    keys = certificates(tmp_path / "keys")
+    keys = write_certificates(tmp_path / "keys")
     tls = Tls(certificate=keys / "server.pem", key=keys / "server.key", clients=keys / "ca.pem")
     door = Door(tmp_path, tls=tls, plain=False, negotiate_s=60.0)
     try:

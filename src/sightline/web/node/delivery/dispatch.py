@@ -130,7 +130,9 @@ class Dispatcher:
         except DestinationUnreachable as error:
             # nothing was sent; the first row carries the failure, and the breaker keeps the others from a storm
             tried += 1
-            self._record(rows[0], Attempt("failed", error.message))
+            self._record(
+                rows[0], Attempt("failed", f"{error.message}. {error.remedy}" if error.remedy else error.message)
+            )
         return tried
 
     def _attempt(self, send: Callable[[Parcel], Attempt], parcel: Parcel) -> Attempt:
@@ -186,4 +188,7 @@ class Dispatcher:
         elif state == "dead":
             self.events.dead(self.name, row["kind"])
         else:
+            LOG.warning(
+                "not sent", extra={"destination": self.name, "kind": row["kind"], "reason": attempt.reason[:200]}
+            )
             self.events.failed(self.name, row["kind"])

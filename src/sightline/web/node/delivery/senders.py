@@ -8,6 +8,7 @@ tried again. Everything else is a failure of this attempt.
 from __future__ import annotations
 
 import re
+import socket
 import ssl
 import warnings
 from collections.abc import Iterator, Sequence
@@ -164,7 +165,7 @@ def associate(destination: DicomDestination, calling: str, contexts: Sequence[An
     entity = AE(calling)
     entity.connection_timeout = min(CONNECT_S, destination.timeout_s)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = destination.timeout_s
-    tls = None
+    context = tls = None
     if destination.tls is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = LEAST_TLS
@@ -187,8 +188,33 @@ def associate(destination: DicomDestination, calling: str, contexts: Sequence[An
         )
     if association.is_rejected:
         raise DestinationUnreachable("association rejected", "Compare AE titles on both sides.")
-    raise DestinationUnreachable(
-        "association aborted" if association.is_aborted else "no connection", "Is the destination up, is TLS the same?"
+    raise _explain_failure(destination, context)
+
+
+def _explain_failure(destination: DicomDestination, context: ssl.SSLContext | None) -> DestinationUnreachable:
+    """What is in the way of an association: it is connected once more, for the library says only that it failed."""
+    try:
+        place, wait_s = (destination.address, destination.port), min(CONNECT_S, destination.timeout_s)
+        with socket.create_connection(place, timeout=wait_s) as plain:
+            if context is not None:
+                context.wrap_socket(plain).close()
+    except ssl.SSLCertVerificationError as error:
+        return DestinationUnreachable(
+            f"TLS: the destination's certificate is not trusted ({error.verify_message})",
+            "Give the CA that signed it as `clients` of the destination's `tls`.",
+        )
+    except (ssl.SSLError, ConnectionResetError) as error:
+        return DestinationUnreachable(
+            f"TLS: no handshake ({getattr(error, 'reason', None) or type(error).__name__})",
+            "Is it a port of TLS 1.2 or newer, and does the destination trust the node's certificate?",
+        )
+    except OSError as error:
+        return DestinationUnreachable(
+            f"no connection ({error.strerror or error})", "Is the destination up, are its address and port these?"
+        )
+    asks = "Does it trust the node's certificate" if context is not None else "Does its port expect TLS"
+    return DestinationUnreachable(
+        "connected, and the association was aborted", f"{asks}, and is its AE title this one?"
     )
 
 
