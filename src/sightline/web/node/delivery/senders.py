@@ -204,8 +204,9 @@ def _explain_failure(destination: DicomDestination, context: ssl.SSLContext | No
             "Give the CA that signed it as `clients` of the destination's `tls`.",
         )
     except (ssl.SSLError, ConnectionResetError) as error:
+        why = error.reason if isinstance(error, ssl.SSLError) and error.reason else "it closed the connection"
         return DestinationUnreachable(
-            f"TLS: no handshake ({getattr(error, 'reason', None) or type(error).__name__})",
+            f"TLS: no handshake ({why})",
             "Is it a port of TLS 1.2 or newer, and does the destination trust the node's certificate?",
         )
     except OSError as error:
