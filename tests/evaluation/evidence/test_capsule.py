@@ -596,5 +596,7 @@ def test_what_is_no_capsule_is_said(tmp_path):
     assert "no capsule" in verify_capsule(tmp_path / "text", CATALOGUE).problems[0]
     with pytest.raises(RunError, match="There is no capsule"):
         verify_capsule(tmp_path / "nowhere", CATALOGUE)
+    with pytest.raises(RunError, match="it is a folder"):
+        verify_capsule(tmp_path, CATALOGUE)
     with pytest.raises(RunError, match="no finished table"):
         write_capsule(tmp_path, tmp_path / "x.capsule")

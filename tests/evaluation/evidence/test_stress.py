@@ -148,6 +148,8 @@ def test_a_network_that_judges_each_class_by_itself_keeps_its_sigmoids(cohort, t
     assert sigmoid.independent and not softmax.independent
     odds = [np.log(p / (1 - p)) for p in (softmax.probabilities[:, 1], sigmoid.probabilities[:, 1])]
     np.testing.assert_allclose(odds[0], 2 * odds[1], rtol=1e-5)
+    # why so few patients get no interval stands in the page, too
+    assert "No interval: 4 patients, at least" in report.markdown("few")
 
 
 def test_every_method_is_shown_pictures_as_it_was_trained_on(cohort, tmp_path, monkeypatch):

@@ -93,7 +93,8 @@ def require_capsule_file(path: Path) -> None:
         RunError: naming it.
     """
     if not path.is_file():
-        raise RunError(f"There is no capsule {path}.", "Name a file that `sightline capsule` wrote.")
+        found = " (it is a folder)" if path.is_dir() else ""
+        raise RunError(f"There is no capsule {path}{found}.", "Name a file that `sightline capsule` wrote.")
 
 
 def unpack_capsule(path: Path, folder: Path) -> Capsule:
