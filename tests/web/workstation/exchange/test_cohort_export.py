@@ -16,7 +16,7 @@ from sightline.web.workstation.exchange.cohort_export import export_folder
 from sightline.web.workstation.exchange.imports import import_marks
 from sightline.web.workstation.exchange.readings import list_finished_reads
 from sightline.web.workstation.marks.regions import encode_runs
-from sightline.web.workstation.reading.outcomes import decide
+from sightline.web.workstation.reading.outcomes import decide, find_latest_outcomes
 
 
 def marked(studio):
@@ -104,6 +104,27 @@ def test_several_readers_marks_become_one_as_the_rule_says(studio, tmp_path, who
     found = np.argwhere(regions[0].pixels())
     if rows:
         assert (found[:, 0].min(), found[:, 0].max() + 1) == rows
+
+
+def test_a_label_that_is_decided_on_later_takes_no_decided_mark_away(studio, tmp_path):
+    marked(studio)
+    first = studio.reads("ada", task=studio.tasks["all"])[0]
+    studio.plan("labels", ["ada", "ben"], tools=[], ask={"label": True})
+    image = studio.client("ada").get(f"/api/v1/reads/{first['read']}").json()["study"]["images"][0]["key"]
+    with studio.desk.database.writing() as connection:
+        for task, marks, label in (
+            ("all", [{**box((1.0, 2.0), (7.0, 9.0)), "image": image}], None),
+            ("labels", [], "no fracture"),
+        ):
+            decide(
+                connection, studio.tasks[task], first["study"], how="drawn", from_read=None, marks=marks, label=label,
+                comment="", if_match="*", who="test",
+            )  # fmt: skip
+        latest = {of: find_latest_outcomes(connection, of=of)[first["study"]] for of in ("marks", "label")}
+        assert [latest[of]["task"] for of in latest] == [studio.tasks["all"], studio.tasks["labels"]]
+    export_folder(studio.desk, tmp_path / "out", "consensus")
+    (region,) = read_cohort(tmp_path / "out")[0].regions
+    assert (region.start, region.stop) == ((1.0, 2.0), (7.0, 9.0))
 
 
 def test_one_readers_marks_alone(studio, tmp_path):

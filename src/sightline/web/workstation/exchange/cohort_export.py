@@ -84,7 +84,7 @@ def merge_regions_by_image(
         raise LayoutError(f"There is no finished read of {whose!r}.", f"Known: {', '.join([*RULES, *sorted(names)])}.")
     images = group_images_by_study(connection)
     made: dict[str, list[Region]] = {}
-    outcomes = find_latest_outcomes(connection) if whose == "consensus" else {}
+    outcomes = find_latest_outcomes(connection, of="marks") if whose == "consensus" else {}
     by_study: dict[str, list[FinishedRead]] = {}
     for one in first:
         by_study.setdefault(one.row["study"], []).append(one)
@@ -164,8 +164,8 @@ def _vote_labels(connection: Connection, reads: Sequence[FinishedRead], whose: s
     labels = {study_id: counts.most_common(1)[0][0] for study_id, counts in votes.items()}
     if whose == "consensus":
         names = dict(connection.execute(select(study.c.key, study.c.study_id)).tuples().all())
-        decided = find_latest_outcomes(connection)
-        labels |= {names[key]: str(row["label"]) for key, row in decided.items() if row["label"] is not None}
+        decided = find_latest_outcomes(connection, of="label")
+        labels |= {names[key]: str(row["label"]) for key, row in decided.items()}
     return labels
 
 

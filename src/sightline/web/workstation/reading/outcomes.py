@@ -7,13 +7,14 @@ import json
 import random
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, select
 
 from sightline.errors import SightlineError
 from sightline.metrics.agreement.staple import RULES
 from sightline.web.workstation.marks.fold import fold_operations
+from sightline.web.workstation.reading.tasks import list_task_rows
 from sightline.web.workstation.store.audit import format_now, write_audit
 from sightline.web.workstation.store.database import read_all_rows
 from sightline.web.workstation.store.log import read_ops
@@ -51,10 +52,26 @@ def letter_reads(connection: Connection, task_id: str, study_key: str, seed: str
     return dict(zip(LETTERS, ids, strict=False))
 
 
-def find_latest_outcomes(connection: Connection, task_id: str | None = None) -> dict[str, dict[str, Any]]:
-    """The last decision of each study."""
+def find_latest_outcomes(
+    connection: Connection, task_id: str | None = None, *, of: Literal["all", "marks", "label"] = "all"
+) -> dict[str, dict[str, Any]]:
+    """The last decision of each study.
+
+    Args:
+        connection: to the store.
+        task_id: of one task; None: of all.
+        of: `marks`, those of tasks in which marks are made (that there are none is a decision, too); `label`, those
+            with a label. A label that was decided on elsewhere takes no mark away, and the other way round.
+    """
     found = select(outcome).order_by(outcome.c.seq)
-    rows = read_all_rows(connection, found if task_id is None else found.where(outcome.c.task == task_id))
+    if task_id is not None:
+        found = found.where(outcome.c.task == task_id)
+    if of == "label":
+        found = found.where(outcome.c.label.isnot(None))
+    rows = read_all_rows(connection, found)
+    if of == "marks":
+        marking = {one["id"] for one in list_task_rows(connection) if one["tools"]}
+        rows = [row for row in rows if row["task"] in marking]
     return {row["study"]: row for row in rows}
 
 
