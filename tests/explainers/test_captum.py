@@ -149,7 +149,7 @@ def test_a_graph_is_refused(explainer):
 def test_a_missing_captum_is_named(explainer, monkeypatch):
     monkeypatch.setitem(sys.modules, "captum", None)
     network, images = made()
-    with pytest.raises(RecipeError, match=r"pip install sightline\[captum\]"):
+    with pytest.raises(RecipeError, match=r"pip install 'sightline-radiology\[captum\]'"):
         explainer(network, images, [0])
 
 
