@@ -14,11 +14,10 @@ from sqlalchemy import Connection, select
 from sightline.errors import SightlineError
 from sightline.metrics.agreement.staple import RULES
 from sightline.web.workstation.marks.fold import fold_operations
-from sightline.web.workstation.reading.tasks import list_task_rows
 from sightline.web.workstation.store.audit import format_now, write_audit
 from sightline.web.workstation.store.database import read_all_rows
 from sightline.web.workstation.store.log import read_ops
-from sightline.web.workstation.store.tables import outcome, read
+from sightline.web.workstation.store.tables import outcome, read, task
 
 HOW = ("take", *RULES, "drawn")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -70,7 +69,8 @@ def find_latest_outcomes(
         found = found.where(outcome.c.label.isnot(None))
     rows = read_all_rows(connection, found)
     if of == "marks":
-        marking = {one["id"] for one in list_task_rows(connection) if one["tools"]}
+        specs = connection.execute(select(task.c.id, task.c.spec)).tuples()
+        marking = {own for own, spec in specs if json.loads(spec)["tools"]}
         rows = [row for row in rows if row["task"] in marking]
     return {row["study"]: row for row in rows}
 
