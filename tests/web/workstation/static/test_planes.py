@@ -87,3 +87,23 @@ def test_a_box_of_a_slice_comes_back_in_its_slice_and_voxels(ada):
     until(lambda: picked.get_attribute("aria-pressed") == "false", "let go")
     ada.page.mouse.click(*on_axial(ada, 6, 10))
     until(lambda: picked.get_attribute("aria-pressed") == "true", "found by its side")
+
+
+def test_each_plane_says_which_side_of_the_patient_lies_where_its_columns_begin(ada):
+    ada.open_read()
+    drawn = ada.page.evaluate(
+        """async () => {
+          const { Volume } = await import("/static/picture/planes.js");
+          const volume = new Volume("", { shape: [16, 20, 24], spacing_mm: [1, 1, 1], orientation: ["R", "A", "S"] });
+          return volume.planes.map((plane) => {
+            const said = [], own = { fillText: (...words) => said.push(words) };
+            const context = new Proxy(own, { get: (_, name) => own[name] || (() => {}), set: () => true });
+            const toScreen = ([r, c]) => [c * 10, r * 10], affine = () => [0, 10, 10, 0, 0, 0];
+            const read = { rows: 24, columns: 20 };
+            volume.paintCross(context, { plane, index: 0, zoom: 10, read, affine, toScreen });
+            return [plane.name, ...said[0]];
+          });
+        }"""
+    )
+    # R stands left where the patient faces the reader, A where the patient looks to the left
+    assert drawn == [["sagittal", "A", 16, 114], ["coronal", "R", 16, 114], ["axial", "R", 16, 114]]

@@ -62,8 +62,8 @@ export function bounds(mark) {
 export function closeness(mark, p, reach, aspect = 1) {
   if (mark.kind === "box") {
     const [r0, c0, r1, c1] = bounds(mark);
-    const d = fromLine(p, [[r0, c0], [r0, c1], [r1, c1], [r1, c0]], true, aspect);
-    return d <= reach ? d : isInside(p, [[r0, c0], [r0, c1], [r1, c1], [r1, c0]]) ? reach : Infinity;
+    const ring = [[r0, c0], [r0, c1], [r1, c1], [r1, c0]], d = fromLine(p, ring, true, aspect);
+    return d <= reach ? d : isInside(p, ring) ? reach : Infinity;
   }
   if (mark.kind === "polygon") {
     const d = Math.min(...mark.parts.map((/** @type {Point[]} */ ring) => fromLine(p, ring, true, aspect)));
@@ -95,8 +95,8 @@ export function closeness(mark, p, reach, aspect = 1) {
 export function moved(mark, dr, dc) {
   const shift = (/** @type {Point} */ p) => [p[0] + dr, p[1] + dc];
   if (mark.kind === "box") {
-    const lead = mark.start.slice(0, -2), tail = mark.stop.slice(0, -2);
-    return { start: [...lead, ...shift(mark.start.slice(-2))], stop: [...tail, ...shift(mark.stop.slice(-2))] };
+    const to = (/** @type {number[]} */ v) => [...v.slice(0, -2), ...shift(/** @type {any} */ (v.slice(-2)))];
+    return { start: to(mark.start), stop: to(mark.stop) };
   }
   const along = (/** @type {Point[]} */ line) => line.map((p) => shift(p).map((x) => rounded(x)));
   if (mark.kind === "polygon") return { parts: mark.parts.map(along) };

@@ -156,16 +156,16 @@ export function drawMark(context, view, mark, options = {}) {
 }
 
 /** @param {CanvasRenderingContext2D} context @param {View} view @param {any} mark @param {string} name @param {string} colour */
-function drawName(context, view, mark, name, colour) {
+export function drawName(context, view, mark, name, colour) {
   const [r0, c0, r1, c1] = bounds(mark);
   const corners = [[r0, c0], [r0, c1], [r1, c0], [r1, c1]].map((p) => view.toScreen(p));
-  const x = Math.min(...corners.map((p) => p[0])), y = Math.min(...corners.map((p) => p[1])) - 6;
+  const x = Math.max(4, Math.min(...corners.map((p) => p[0]))), y = Math.max(12, Math.min(...corners.map((p) => p[1])) - 6);
   context.font = "600 12px system-ui, sans-serif";
   context.lineWidth = 3;
   context.strokeStyle = "rgba(0, 0, 0, 0.85)";
-  context.strokeText(name, Math.max(4, x), Math.max(12, y));
+  context.strokeText(name, x, y);
   context.fillStyle = colour;
-  context.fillText(name, Math.max(4, x), Math.max(12, y));
+  context.fillText(name, x, y);
 }
 
 /** @param {CanvasRenderingContext2D} context @param {View} view @param {number[]} p @param {string} colour @param {boolean} held */

@@ -4,7 +4,7 @@
  * whose (row, column) are two of the voxel axes, turned so that the patient stands upright and looks at the reader.
  */
 import { getArray, query } from "../kept/server.js";
-import { drawLine } from "./paint.js";
+import { drawLine, drawName } from "./paint.js";
 
 /**
  * @typedef {{shape: number[], spacing_mm: number[], orientation: string[], windows: any[], centre: number[] | null}} Facts
@@ -64,14 +64,12 @@ export class Volume {
   async slice(plane, index) {
     const block = Math.floor(index / BLOCK);
     const raw = await this.fetchBlock(plane.axis, block);
-    const next = (block + 1) * BLOCK < this.facts.shape[plane.axis] ? block + 1 : block;
-    if (index % BLOCK > BLOCK / 2 && next !== block) this.fetchBlock(plane.axis, next).catch(() => {});
-    const rest = [0, 1, 2].filter((axis) => axis !== plane.axis);
+    if (index % BLOCK > BLOCK / 2 && (block + 1) * BLOCK < this.facts.shape[plane.axis]) this.fetchBlock(plane.axis, block + 1).catch(() => {});
     const [h, w] = raw.shape.slice(1);
     const flat = raw.values.subarray((index % BLOCK) * h * w, (index % BLOCK + 1) * h * w);
-    const rows = this.facts.shape[plane.rowAxis], columns = this.facts.shape[plane.columnAxis];
+    const [rows, columns] = [plane.rowAxis, plane.columnAxis].map((axis) => this.facts.shape[axis]);
     const out = new Int16Array(rows * columns);
-    const rowStep = rest[0] === plane.rowAxis ? w : 1, columnStep = rest[0] === plane.rowAxis ? 1 : w;
+    const [rowStep, columnStep] = plane.rowAxis < plane.columnAxis ? [w, 1] : [1, w];
     for (let r = 0, k = 0; r < rows; r += 1) {
       const i = (plane.rowTurned ? rows - 1 - r : r) * rowStep;
       for (let c = 0; c < columns; c += 1, k += 1) out[k] = flat[i + (plane.columnTurned ? columns - 1 - c : c) * columnStep];
@@ -84,11 +82,13 @@ export class Volume {
     return this.facts.spacing_mm[plane.rowAxis] / this.facts.spacing_mm[plane.columnAxis];
   }
 
-  /** Where the planes cross, and a ring in the middle of the volume. @param {CanvasRenderingContext2D} context @param {any} view */
+  /** Where the planes cross, the patient's side at column 0, and a ring in the middle of the volume. @param {CanvasRenderingContext2D} context @param {any} view */
   paintCross(context, view) {
     const [r, c] = this.toPlane(view.plane, this.cross.map((/** @type {number} */ v) => v + 0.5));
     const { rows, columns } = view.read || { rows: 0, columns: 0 }, gap = 12 / view.zoom;
     for (const line of [[[0, c], [r - gap, c]], [[r + gap, c], [rows, c]], [[r, 0], [r, c - gap]], [[r, c + gap], [r, columns]]]) drawLine(context, view, line, false, { colour: "#ffd54a", dash: [3, 4], width: 0.9 });
+    const side = [rows / 2, 16 / view.zoom];
+    drawName(context, view, { kind: "box", start: side, stop: side }, view.plane.name === "sagittal" ? "A" : "R", "#ffd54a");
     const at = this.facts.centre;
     if (!at || Math.abs(at[view.plane.axis] - view.index) > 0.5) return;
     const [x, y] = view.toScreen(this.toPlane(view.plane, at));
@@ -117,8 +117,7 @@ export class Volume {
 
   /** A mark as it cuts a plane, or null where it does not. @param {any} mark @param {Plane} plane @param {number} index */
   cut(mark, plane, index) {
-    if (mark.kind !== "box" || mark.start.length !== 3) return null;
-    if (index + 1 <= mark.start[plane.axis] || index >= mark.stop[plane.axis]) return null;
+    if (mark.kind !== "box" || mark.start.length !== 3 || index + 1 <= mark.start[plane.axis] || index >= mark.stop[plane.axis]) return null;
     const a = this.toPlane(plane, mark.start), b = this.toPlane(plane, mark.stop);
     return { ...mark, start: [Math.min(a[0], b[0]), Math.min(a[1], b[1])], stop: [Math.max(a[0], b[0]), Math.max(a[1], b[1])] };
   }
