@@ -107,3 +107,69 @@ def test_each_plane_says_which_side_of_the_patient_lies_where_its_columns_begin(
     )
     # R stands left where the patient faces the reader, A where the patient looks to the left
     assert drawn == [["sagittal", "A", 16, 114], ["coronal", "R", 16, 114], ["axial", "R", 16, 114]]
+
+
+# pixels of a colour in the ink over each view
+INKED = """([r, g, b]) => [...document.querySelectorAll('.view')].map((view) => {
+  const ink = view.querySelectorAll('canvas')[1];
+  const { data } = ink.getContext('2d').getImageData(0, 0, ink.width, ink.height);
+  let n = 0;
+  for (let i = 0; i < data.length; i += 4) {
+    if (data[i + 3] > 200 && Math.abs(data[i] - r) + Math.abs(data[i + 1] - g) + Math.abs(data[i + 2] - b) < 30) n += 1;
+  }
+  return n;
+})"""
+
+
+def test_who_decides_on_a_ct_sees_its_planes_and_each_box_where_it_cuts_them(chromium, tmp_path):
+    place = tmp_path / "cohort"
+    write_volume(place / "images" / "ct.nii.gz", VALUES, np.diag([*SPACING, 1.0]))
+    case = Case("ct", "s", "p", place / "images" / "ct.nii.gz", "a", (), None, "rigid", SHAPE, SPACING)
+    write_cohort(Cohort("ct", ("a", "b"), (case,), place), place)
+    people = {"ada": "reader", "ben": "reader", "jo": "adjudicator"}
+    with running(tmp_path, people, {"mark": {"readers": ["ada", "ben"]}}, place) as station:
+        middles = []
+        for name, scrolled in (("ada", -3), ("ben", 4)):
+            reader = sign_in(chromium, station, name)
+            read = reader.open_read()["read"]
+            reader.page.mouse.move(*on_axial(reader, 4.5, 3.5))
+            wanted = slices(reader)[AXIAL] + scrolled
+            for _ in range(abs(scrolled)):
+                reader.page.mouse.wheel(0, 100 * np.sign(scrolled).item())
+            until(lambda wanted=wanted, reader=reader: slices(reader)[AXIAL] == wanted, "the slice")
+            reader.key("x")
+            reader.page.mouse.move(*on_axial(reader, 4, 3))
+            reader.page.mouse.down()
+            reader.page.mouse.move(*on_axial(reader, 9, 10), steps=3)
+            reader.page.mouse.up()
+            reader.saved()
+            (mark,) = reader.marks(read)
+            middles.append([(a + b) // 2 + 1 for a, b in zip(mark["start"], mark["stop"], strict=True)])
+            reader.page.locator(".view").first.focus()
+            reader.key("Enter")
+            until(lambda read=read, reader=reader: reader.api(f"/reads/{read}")["state"] == "submitted", "submitted")
+            reader.page.context.close()
+        assert middles[0][AXIAL] != middles[1][AXIAL]
+
+        jo = sign_in(chromium, station, "jo")
+        jo.show("adjudicate")
+        until(lambda: len(slices(jo)) == 3 and slices(jo) in middles, "the planes through the first box")
+        first = middles.index(slices(jo))
+        blue, orange = (86, 180, 233), (230, 159, 0)
+        jo.page.get_by_role("button", name="B", exact=True).click()
+        until(lambda: slices(jo) == middles[1 - first], "those through the other one")
+        jo.page.mouse.move(*on_axial(jo, 4.5, 3.5))
+        jo.page.mouse.wheel(0, 100)
+        until(lambda: slices(jo)[AXIAL] == middles[1 - first][AXIAL] + 1, "a slice on")
+        jo.page.locator(".view").nth(AXIAL).focus()
+        jo.key("PageUp")
+        until(lambda: slices(jo) == middles[1 - first], "and back")
+        assert jo.page.evaluate(INKED, blue) == [0, 0, 0]
+        assert min(jo.page.evaluate(INKED, orange)) > 0
+        # beyond its last slice a box is drawn in the other planes only
+        jo.key(*["PageUp"] * 5)
+        until(lambda: slices(jo)[AXIAL] == middles[1 - first][AXIAL] - 5, "out of the box")
+        until(lambda: jo.page.evaluate(INKED, orange)[AXIAL] == 0, "not cut there")
+        assert min(jo.page.evaluate(INKED, orange)[:AXIAL]) > 0
+        assert jo.faults == []
+        jo.page.context.close()

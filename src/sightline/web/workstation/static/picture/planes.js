@@ -4,6 +4,7 @@
  * whose (row, column) are two of the voxel axes, turned so that the patient stands upright and looks at the reader.
  */
 import { getArray, query } from "../kept/server.js";
+import { t } from "../page/words.js";
 import { drawLine, drawName } from "./paint.js";
 
 /**
@@ -34,9 +35,9 @@ export class Volume {
     this.key = key;
     this.facts = facts;
     this.planes = planesOf(facts.orientation);
-    const centre = facts.centre || facts.shape.map((n) => n / 2);
-    /** the voxel under the cross */
-    this.cross = centre.map((v, i) => Math.max(0, Math.min(facts.shape[i] - 1, Math.floor(v))));
+    /** the voxel under the cross @type {number[]} */
+    this.cross = [];
+    this.moveTo(facts.centre || facts.shape.map((n) => n / 2));
     /** @type {Map<string, Promise<any>>} */
     this.blocks = new Map();
   }
@@ -75,6 +76,49 @@ export class Volume {
       for (let c = 0; c < columns; c += 1, k += 1) out[k] = flat[i + (plane.columnTurned ? columns - 1 - c : c) * columnStep];
     }
     return { rows, columns, values: out, low: -32768, colour: false };
+  }
+
+  /** Let a view show a plane. @param {any} view @param {Plane} plane */
+  hangIn(view, plane) {
+    const bone = { centre: 300, width: 1500, function: "linear", invert: false }, mm = this.facts.spacing_mm;
+    Object.assign(view, { volume: this, plane, index: this.cross[plane.axis], plain: bone, window: bone, spacing: [mm[plane.rowAxis], mm[plane.columnAxis]] });
+  }
+
+  /** The slice at which a view stands, unless it has gone on meanwhile. @param {any} view */
+  async showIn(view) {
+    const { index, plane } = view;
+    const raster = await this.slice(plane, index);
+    if (view.ended.signal.aborted || view.index !== index) return;
+    view.stored = { raster, scale: { slope: 1, intercept: 0, invert: false }, start: view.plain };
+    view.show(raster, this.aspect(plane));
+    if (view.kept) { view.take(view.kept); view.kept = null; }
+    view.corners.ne.textContent = t("picture.slice", { n: index + 1, of: this.facts.shape[plane.axis] });
+  }
+
+  /** The cross to a place of all three axes. @param {number[]} voxel */
+  moveTo(voxel) {
+    this.cross = voxel.map((v, i) => Math.max(0, Math.min(this.facts.shape[i] - 1, Math.floor(v))));
+  }
+
+  /** Of a box. @param {any} mark */
+  middle(mark) {
+    return mark.start.map((/** @type {number} */ v, /** @type {number} */ i) => (v + mark.stop[i]) / 2);
+  }
+
+  /** The cross some slices on from where a view stands. @param {any} view @param {number} step */
+  step({ plane, index }, step) {
+    this.moveTo(this.cross.map((v, axis) => (axis === plane.axis ? index + step : v)));
+  }
+
+  /** Views of this volume to the slices at the cross. @param {any[]} views @param {(error: any) => void} failed */
+  follow(views, failed) {
+    for (const view of views) {
+      if (view.volume !== this) continue;
+      const index = this.cross[view.plane.axis];
+      if (index === view.index) { view.redraw(); continue; }
+      view.index = index;
+      this.showIn(view).catch(failed);
+    }
   }
 
   /** Height of a pixel over its width. @param {Plane} plane */

@@ -37,6 +37,8 @@ export async function show(app, place, rest) {
   /** `nothing`: drawn anew, there is nothing. What was taken from a read that is open again cannot be taken again. */
   const state = { how: outcome?.how === "take" && !outcome.letter ? "" : outcome?.how || "", letter: outcome?.letter || null, marks: /** @type {any[]} */ (outcome?.marks || []), nothing: outcome?.how === "drawn" && !outcome.marks.length, shown: "all", drawing: /** @type {any} */ (null) };
   const letters = answer.marks.map((/** @type {any} */ one) => one.letter);
+  /** @param {string} letter or all */
+  const marksOf = (letter) => answer.marks.filter((/** @type {any} */ one) => letter === "all" || letter === one.letter).flatMap((/** @type {any} */ one) => one.marks);
   const mine = `${app.me.reader.id} ${task.id} ${study}`;
   const comment = el("textarea", { rows: 2, maxlength: 10000, dir: "auto", value: typed.get(mine) ?? outcome?.comment ?? "", on: { input: () => { if (comment.value === (outcome?.comment ?? "")) typed.delete(mine); else typed.set(mine, comment.value); } } });
   const label = el("select", {}, el("option", { value: "", text: "–" }), task.classes.map((/** @type {string} */ name) => el("option", { value: name, text: name, selected: name === outcome?.label })));
@@ -46,9 +48,9 @@ export async function show(app, place, rest) {
     if (table.hidden || !view.read) return;
     answer.marks.forEach((/** @type {any} */ one, /** @type {number} */ i) => {
       if (state.shown !== "all" && state.shown !== one.letter) return;
-      for (const mark of one.marks) if (mark.image === view.image.key) drawMark(context, view, mark, { colour: HUES[i % HUES.length], name: one.letter, thin: state.marks.length > 0 });
+      for (const mark of table.marksIn(view, one.marks)) drawMark(context, view, mark, { colour: HUES[i % HUES.length], name: one.letter, thin: state.marks.length > 0 });
     });
-    for (const mark of state.marks) if (mark.image === view.image.key) drawMark(context, view, mark, { colour: "#ffffff", name: [t("adjudicate.outcome"), t(`role_of_mark.${mark.role}`), mark.label].filter(Boolean).join(" · ") });
+    for (const mark of table.marksIn(view, state.marks)) drawMark(context, view, mark, { colour: "#ffffff", name: [t("adjudicate.outcome"), t(`role_of_mark.${mark.role}`), mark.label].filter(Boolean).join(" · ") });
     if (state.drawing?.view === view) drawMark(context, view, boxOf(state.drawing), { colour: "#ffffff" });
   }
 
@@ -59,6 +61,7 @@ export async function show(app, place, rest) {
   }
 
   table.host = /** @type {any} */ ({
+    ...table.host,
     drag: () => (table.panning ? "pan" : state.how === "drawn" ? "tool" : "pan"),
     down: (/** @type {any} */ view, /** @type {any} */ _, /** @type {any} */ p) => { if (view.read) state.drawing = { view, a: p, b: p }; },
     move: (/** @type {any} */ view, /** @type {any} */ _, /** @type {any[]} */ many) => { if (state.drawing) { state.drawing.b = many.at(-1).p; view.redraw(); } },
@@ -97,6 +100,7 @@ export async function show(app, place, rest) {
   /** @param {any} one */
   function take(one) {
     Object.assign(state, { how: "take", letter: one.letter, marks: one.marks });
+    table.goTo(one.marks);
     label.value = one.label || "";
     drawAll();
   }
@@ -128,7 +132,7 @@ export async function show(app, place, rest) {
 
   function draw() {
     const nothing = el("input", { type: "checkbox", checked: state.nothing, on: { change: () => { state.nothing = nothing.checked; if (nothing.checked) state.marks = []; drawAll(); } } });
-    const shownChoice = (/** @type {string} */ one, /** @type {string} */ words) => button(words, () => { state.shown = one; drawAll(); }, { class: "tab", "aria-pressed": state.shown === one });
+    const shownChoice = (/** @type {string} */ one, /** @type {string} */ words) => button(words, () => { state.shown = one; table.goTo(marksOf(one)); drawAll(); }, { class: "tab", "aria-pressed": state.shown === one });
     fill(own, el("section", {}, el("h2", { text: t("adjudicate.marks") }), el("div", { class: "tabs", role: "group", "aria-label": t("adjudicate.marks") }, shownChoice("all", t("agreement.all")), letters.map((/** @type {string} */ one) => shownChoice(one, one))),
       answer.marks.map((/** @type {any} */ one) => el("div", { class: "blinded" }, el("strong", { text: one.letter }), el("span", { dir: "auto", text: [one.label, one.confidence === null || one.confidence === undefined ? "" : `${number(one.confidence)} %`].filter(Boolean).join(" · ") }), el("span", { class: "quiet small", text: t("compare.n_marks", { n: one.marks.length }) }),
         el("span", { class: "row" }, button(t("adjudicate.take"), () => take(one), { "aria-pressed": state.how === "take" && state.letter === one.letter, "aria-label": t("adjudicate.take_one", { letter: one.letter }) }), button(t("adjudicate.return"), () => sendBack(one.letter), { class: "quiet", "aria-label": t("adjudicate.return_one", { letter: one.letter }) })),
@@ -141,5 +145,6 @@ export async function show(app, place, rest) {
   fill(table.under, el("span", { class: "quiet small", text: t("compare.hide", { key: app.keys.textOf("hide") }) }));
   draw();
   await table.hang(images.slice(0, 6).map((/** @type {any} */ image) => ({ image, label: [image.view, image.side].filter(Boolean).join(" "), paint })));
+  table.goTo(marksOf("all"));
   return table;
 }

@@ -78,7 +78,7 @@ export async function show(app, place, rest) {
     const found = run && state.on && !(state.swapped && runs.length === 1) ? heatOf(shown) : null;
     if (found) drawHeat(context, view, found.map, found.heat, state.opacity, state.smooth);
     answer.marks.forEach((/** @type {any} */ one, /** @type {number} */ i) => {
-      for (const mark of one.marks) if (mark.image === state.image.key) drawMark(context, view, mark, { thin: true, colour: answer.marks.length > 1 ? HUES[i % HUES.length] : undefined, name: answer.marks.length > 1 ? nameOf(one) : "" });
+      for (const mark of table.marksIn(view, one.marks)) drawMark(context, view, mark, { thin: true, colour: answer.marks.length > 1 ? HUES[i % HUES.length] : undefined, name: answer.marks.length > 1 ? nameOf(one) : "" });
     });
     if (run) view.corners.ne.textContent = state.swapped && runs.length === 2 ? shown.title : "";
   }
@@ -116,7 +116,7 @@ export async function show(app, place, rest) {
     const choice = el("select", { on: { change: () => { state.index = Number(choice.value); fetchAll(); } } }, classes.map((/** @type {any} */ one, /** @type {number} */ i) => el("option", { value: i, text: one.name, selected: i === state.index })));
     const strength = el("input", { type: "range", min: 0, max: 1, step: 0.05, value: state.opacity, on: { input: () => { state.opacity = Number(strength.value); table.redraw(); } } });
     const check = (/** @type {"on"|"smooth"|"common"} */ name) => { const box = el("input", { type: "checkbox", checked: state[name], on: { change: () => { state[name] = box.checked; drawAll(); } } }); return el("label", { class: "inline" }, box, el("span", { text: t(`compare.${name}`) })); };
-    const images = answer.images.filter((/** @type {any} */ one) => one.kind !== "volume");
+    const { images } = answer;
     fill(own, images.length > 1 ? el("section", {}, el("h2", { text: t("compare.view") }), el("div", { class: "row" }, images.map((/** @type {any} */ one) => button([one.view, one.side].filter(Boolean).join(" ") || t("picture.view", { n: one.ordinal + 1 }), () => { choose(one); hang(); }, { "aria-pressed": one === state.image, class: "tab" })))) : null,
       runs.length ? el("section", {}, el("h2", { text: t("compare.map") }), field(t("compare.class"), choice), field(t("compare.opacity"), strength), check("on"), check("smooth"), runs.length > 1 ? check("common") : null, ramp,
         runs.map((/** @type {any} */ run) => { const { low, high } = scale(run); return el("p", { class: "small quiet", text: t(state.common ? "compare.scale_common" : "compare.scale_own", { name: run.title, low: number(low, 3), high: number(high, 3) }) }); })) : el("p", { class: "quiet", text: t(!app.me.runs.length ? "compare.no_runs" : answer.runs.length ? "compare.no_map" : "compare.waiting") }),

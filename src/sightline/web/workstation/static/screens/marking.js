@@ -112,10 +112,7 @@ class Marking {
     const volume = await volumeOf(image);
     return volume.planes.map((plane) => {
       const view = this.view(image, t(`plane.${plane.name}`));
-      const bone = { centre: 300, width: 1500, function: "linear", invert: false };
-      Object.assign(view, { volume, plane, index: volume.cross[plane.axis], plain: bone, window: bone });
-      const mm = volume.facts.spacing_mm;
-      view.spacing = [mm[plane.rowAxis], mm[plane.columnAxis]];
+      volume.hangIn(view, plane);
       return view;
     });
   }
@@ -135,7 +132,7 @@ class Marking {
     view.loaded = true;
     view.say(t("picture.coming"));
     try {
-      if (view.plane) await this.showSlice(view);
+      if (view.plane) await view.volume.showIn(view);
       else {
         const raster = await displayOf(image);
         if (this.closed) return;
@@ -286,35 +283,16 @@ class Marking {
     if (view.plane && !this.desk.hidden) view.volume.paintCross(context, view);
   }
 
-  /** @param {any} view */
-  async showSlice(view) {
-    const { index, plane, volume } = view;
-    const raster = await volume.slice(plane, index);
-    if (this.closed || view.index !== index) return;
-    view.stored = { raster, scale: { slope: 1, intercept: 0, invert: false }, start: view.plain };
-    view.show(raster, volume.aspect(plane));
-    if (view.kept) { view.take(view.kept); view.kept = null; }
-    view.corners.ne.textContent = t("picture.slice", { n: index + 1, of: volume.facts.shape[plane.axis] });
-  }
-
   /** @param {any} view @param {number} step */
   slice(view, step) {
     if (!view?.plane) return;
-    const top = view.volume.facts.shape[view.plane.axis];
-    view.volume.cross[view.plane.axis] = Math.max(0, Math.min(top - 1, view.index + step));
+    view.volume.step(view, step);
     this.showCross(view.volume);
   }
 
   /** @param {any} volume */
   showCross(volume) {
-    for (const view of this.all) {
-      if (view.volume !== volume) continue;
-      const index = volume.cross[view.plane.axis];
-      if (index !== view.index) {
-        view.index = index;
-        this.showSlice(view).catch((error) => this.app.say(error.message, "bad"));
-      } else view.redraw();
-    }
+    volume.follow(this.all, (/** @type {any} */ error) => this.app.say(error.message, "bad"));
     this.later();
   }
 

@@ -471,7 +471,7 @@ export class Desk extends EventTarget {
 
   /** The cross in a place of all three axes. @param {any} volume @param {number[]} voxel */
   centreCross(volume, voxel) {
-    volume.cross = voxel.map((/** @type {number} */ v, /** @type {number} */ i) => Math.max(0, Math.min(volume.facts.shape[i] - 1, Math.floor(v))));
+    volume.moveTo(voxel);
     this.dispatchEvent(new CustomEvent("cross", { detail: volume }));
   }
 }
