@@ -18,6 +18,7 @@ from pydicom.uid import (
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLosslessSV1,
+    JPEGLSLossless,
     RLELossless,
     generate_uid,
 )
@@ -728,6 +729,35 @@ def test_a_window_that_is_no_number_is_refused(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"1234.5", b"soft  "))
     with pytest.raises(UnreadableFile, match="WindowCenter holds no number"):
         read_dicom(path)
+
+
+def test_numbers_in_elements_of_another_type_are_read_whole(tmp_path):
+    data = pydicom.dcmread(write(tmp_path / "a.dcm"))
+    for tag, text in ((0x00281050, "2040"), (0x00281051, "1000\\50"), (0x00280120, "4080")):
+        data.add_new(tag, "ST", text)  # text, and one letter is no number of many
+    data.save_as(tmp_path / "a.dcm")
+    picture = read_dicom(tmp_path / "a.dcm")
+    assert picture.facts["grey_scale"] == "window 2040/1000 LINEAR"
+    assert picture.pixels[-1, -1] == 0 and picture.pixels[-1, -2] == 65535
+
+
+@pytest.mark.parametrize(
+    ("syntax", "stream"),
+    [
+        (JPEGBaseline8Bit, imagecodecs.jpeg8_encode(np.zeros((8, 32), np.uint8))),
+        (JPEGLSLossless, imagecodecs.jpegls_encode(np.zeros((8, 32), np.uint8))),
+        (JPEG2000Lossless, imagecodecs.jpeg2k_encode(np.zeros((8, 32), np.uint8), level=0, codecformat="jp2")),
+        (JPEG2000Lossless, imagecodecs.jpeg2k_encode(np.zeros((8, 32), np.uint8), level=0, codecformat="j2k")),
+    ],
+)
+def test_a_stream_of_as_many_pixels_in_other_rows_is_refused(tmp_path, syntax, stream):
+    data = pydicom.dcmread(write(tmp_path / "a.dcm", (RAMP >> 4).astype(np.uint8), bits=8))
+    data.file_meta.TransferSyntaxUID = syntax
+    data.PixelData = encapsulate([stream])
+    data["PixelData"].is_undefined_length = True
+    data.save_as(tmp_path / "a.dcm")
+    with pytest.raises(UnreadableFile, match="states 16 x 16 pixels of 1 sample, the compressed stream 8 x 32 pixels"):
+        read_dicom(tmp_path / "a.dcm")
 
 
 def test_an_unknown_codec_is_named(tmp_path):

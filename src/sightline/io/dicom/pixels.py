@@ -51,6 +51,8 @@ OVERSHOOT = 1 / 16
 # with which a JPEG 2000 file begins, and with a JPEG and a bare JPEG 2000 stream all that pixels may begin with
 JP2_START = b"\0\0\0\x0cjP  "
 START_MARKS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", JP2_START)
+# segments with which a JPEG of any process, and a JPEG-LS, state their size
+_JPEG_FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 # some writers round the pixel data up
 MAX_TRAILING_BYTES = 1024
 
@@ -247,10 +249,11 @@ def has_end_mark(frame: bytes) -> bool:
 def _decode(header: Any, file: Path, syntax: uid.UID, number: int) -> NDArray[Any]:
     if syntax not in NATIVE:
         _require_stated_frames(header, file, syntax)
+    if syntax in ENDS_WITH_MARK | JPEG_2000:
+        frames = _read_whole_number(header, "NumberOfFrames", file, 1)
+        frame = get_frame(header.PixelData, number, number_of_frames=frames)
+        _require_size_of_stream(header, frame, file)
     if syntax in ENDS_WITH_MARK:
-        frame = get_frame(
-            header.PixelData, number, number_of_frames=_read_whole_number(header, "NumberOfFrames", file, 1)
-        )
         # a JPEG decoder fills what is missing with grey
         if not has_end_mark(frame):
             raise UnreadableFile(
@@ -265,9 +268,6 @@ def _decode(header: Any, file: Path, syntax: uid.UID, number: int) -> NDArray[An
     if syntax in NATIVE:
         _require_no_more(header, file)
     elif syntax in JPEG_2000:
-        frame = get_frame(
-            header.PixelData, number, number_of_frames=_read_whole_number(header, "NumberOfFrames", file, 1)
-        )
         _require_sound_boxes(frame, file)
         if (
             get_j2k_parameters(frame).get("is_signed")
@@ -285,6 +285,35 @@ def _decode(header: Any, file: Path, syntax: uid.UID, number: int) -> NDArray[An
     array, _ = get_decoder(syntax).as_array(header, raw=True, index=number, correct_unused_bits=False)
     native: NDArray[Any] = array.astype(array.dtype.newbyteorder("="), copy=False)
     return native
+
+
+def _require_size_of_stream(header: Any, frame: bytes, file: Path) -> None:
+    """Refuse a stream of another size or of more samples than the header states: its pixels are laid out by that."""
+    words = "{} x {} pixels of {}"
+    stated = words.format(*(_read_whole_number(header, w, file, 1) for w in ("Rows", "Columns", "SamplesPerPixel")))
+    size = read_stream_size(frame)
+    if size is not None and words.format(*size) != stated:
+        raise UnreadableFile(
+            f"{file}: the header states {stated} sample, the compressed stream {words.format(*size)}; the same was "
+            "expected of both.",
+            "Export the image again from its source.",
+        )
+
+
+def read_stream_size(frame: bytes) -> tuple[int, int, int] | None:
+    """Rows, columns and samples a pixel as a JPEG, JPEG-LS or JPEG 2000 stream states them; None where it does not."""
+    at = frame.find(START_MARKS[1]) if frame.startswith(START_MARKS[1:]) else -1
+    if at >= 0:  # the far corner, and from where the picture begins
+        columns, rows, left, top = (int.from_bytes(frame[at + n : at + n + 4], "big") for n in (8, 12, 16, 20))
+        return rows - top, columns - left, int.from_bytes(frame[at + 40 : at + 42], "big")
+    at = 2
+    while at + 10 <= len(frame) and frame[at] == 0xFF and frame[at + 1] != 0xDA:
+        if frame[at + 1] in _JPEG_FRAMES:
+            rows, columns = int.from_bytes(frame[at + 5 : at + 7], "big"), int.from_bytes(frame[at + 7 : at + 9], "big")
+            return (rows, columns, frame[at + 9]) if rows and columns else None  # a size that comes later
+        # 0xFF alone is padding
+        at += 1 if frame[at + 1] == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
+    return None
 
 
 def _require_sound_boxes(frame: bytes, file: Path) -> None:
