@@ -125,8 +125,9 @@ def read_numbers(header: Any, keyword: str, file: Path) -> tuple[float, ...]:
         value = header.get(keyword)
         if value is None or value == "":
             return ()
-        many = value if isinstance(value, (list, tuple)) or hasattr(value, "__iter__") else (value,)
-        return tuple(float(x) for x in many)
+        if isinstance(value, (str, bytes)):
+            value = [value] if isinstance(value, bytes) else value.split("\\")  # of a type that is no number's
+        return tuple(float(x) for x in (value if hasattr(value, "__iter__") else (value,)))
     except (ValueError, TypeError, ArithmeticError) as error:
         raise UnreadableFile(
             f"{file}: {keyword} holds no number ({error}).", "Export the image again from its source."
