@@ -72,6 +72,13 @@ def test_rows_of_another_length_are_refused_by_name(tmp_path, row):
         require_even_rows(tmp_path / "t.csv", short=True)
 
 
+def test_a_large_table_that_names_a_column_twice_is_refused_where_that_one_is_read(tmp_path):
+    (tmp_path / "t.csv").write_text("x,time,x,note,note\n1,2,3,,\n")
+    require_even_rows(tmp_path / "t.csv", columns=("time",))
+    with pytest.raises(LayoutError, match="names the column 'x' 2 times"):
+        require_even_rows(tmp_path / "t.csv", columns=("time", "x"))
+
+
 @pytest.mark.parametrize("row", ["a,b,c", "a,b,c,", ' a,"b",c '])
 def test_joined_tables_are_refused(tmp_path, row):
     (tmp_path / "t.csv").write_text(f"a,b,c\n1,2,3\n{row}\n4,5,6\n")

@@ -302,7 +302,7 @@ def find_dialect(path: Path, required: Sequence[str]) -> dict[str, Any]:
     return {"sep": next(fits, ","), "encoding": encoding}
 
 
-def require_even_rows(path: Path, separator: str = ",", *, short: bool = False) -> None:
+def require_even_rows(path: Path, separator: str = ",", *, short: bool = False, columns: Sequence[str] = ()) -> None:
     """Refuse a large table, before it is read by columns, whose rows hold more cells than its header.
 
     Cells without text at the end of a row are none. A file that does not exist or is no text is left to its reader.
@@ -311,19 +311,26 @@ def require_even_rows(path: Path, separator: str = ",", *, short: bool = False) 
         path: the table.
         separator: between its cells.
         short: refuse rows of fewer cells, too.
+        columns: those that are read; a header that names one of them twice is refused, as the first would be taken.
 
     Raises:
-        LayoutError: naming the first such row.
+        LayoutError: naming the first such row, or the column.
     """
     try:
         with path.open(newline="", encoding=find_text_encoding(path)) as stream:
             rows = csv.reader(stream, delimiter=separator)
-            columns = len([*next(rows, [])])
+            header = next(rows, [])
+            width = len(header)
+            if twice := [name for name in columns if header.count(name) > 1]:
+                raise LayoutError(
+                    f"{path} names the column {twice[0]!r} {header.count(twice[0])} times; one was expected.",
+                    "Keep the one that is meant, or give the others names of their own.",
+                )
             for number, row in enumerate(rows, start=2):
-                more = len(row) > columns and any(cell.strip() for cell in row[columns:])
-                if more or (short and 0 < len(row) < columns and any(row)):
+                more = len(row) > width and any(cell.strip() for cell in row[width:])
+                if more or (short and 0 < len(row) < width and any(row)):
                     raise LayoutError(
-                        f"{path}: row {number} has {count_noun(len(row), 'cell')}, the header has {columns}.",
+                        f"{path}: row {number} has {count_noun(len(row), 'cell')}, the header has {width}.",
                         "Quote cells that hold the separator, or export the table again.",
                     )
     except (OSError, UnicodeDecodeError, csv.Error):

@@ -153,7 +153,7 @@ def _parse_id(text: str) -> str:
 
 def _read_table(path: Path, column: str) -> pd.DataFrame:
     dialect = find_dialect(path, (column,))
-    require_even_rows(path, dialect["sep"], short=True)
+    require_even_rows(path, dialect["sep"], short=True, columns=(column,))
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, **dialect)
     except FileNotFoundError:
@@ -345,7 +345,7 @@ def _iterate_chunks(path: Path) -> Any:
         if missing:
             raise LayoutError(f"{path} has no column {', '.join(missing)}.", "Restore the published file.")
         _require_whole_end(path, len(header), dialect["sep"])
-        require_even_rows(path, dialect["sep"], short=True)
+        require_even_rows(path, dialect["sep"], short=True, columns=_GAZE)
         numbers = {name: "float64" for name in _GAZE if name not in ("DICOM_ID", "SESSION_ID")}
         yield from pd.read_csv(
             path, usecols=list(_GAZE), dtype={**numbers, "DICOM_ID": str, "SESSION_ID": str}, chunksize=CHUNK_ROWS,

@@ -143,7 +143,7 @@ def _read_table(path: Path, columns: TrackerColumns) -> pd.DataFrame:
     dialect = find_dialect(path, columns.used)
     if dialect["sep"] == ",":  # also where none fits, as names of columns may go on in brackets
         dialect["sep"] = columns.separator
-    require_even_rows(path, dialect["sep"], short=True)
+    require_even_rows(path, dialect["sep"], short=True, columns=columns.used)
     try:
         header = list(pd.read_csv(path, nrows=0, index_col=False, **dialect).columns)
         found = {name: _find_column(path, name, header) for name in columns.used}

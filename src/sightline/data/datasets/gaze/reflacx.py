@@ -402,7 +402,7 @@ def _thin_samples(table: pd.DataFrame, rate_hz: float) -> pd.DataFrame:
 
 def _read_numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     dialect = find_dialect(path, columns)
-    require_even_rows(path, dialect["sep"], short=True)
+    require_even_rows(path, dialect["sep"], short=True, columns=columns)
     try:
         return pd.read_csv(path, usecols=list(columns), dtype="float64", index_col=False, **dialect)
     except FileNotFoundError:
