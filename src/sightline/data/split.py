@@ -313,11 +313,12 @@ def read_groups(path: Path, key: str, columns: Sequence[str] | None = None) -> d
     Raises:
         LayoutError: a missing table or column, or no grouping column at all.
     """
-    from sightline.io.tables import read_table  # trainings that split do without
+    from sightline.io.tables import read_table, reduce_name  # trainings that split do without
 
     rows = read_table(path, [key, *(columns or [])], key=key)
     there = [column for column in (rows[0].cells if rows else {}) if column != key]
-    columns = columns or [column for column in there if column.casefold() in GROUPING]
+    forms = {reduce_name(name) for name in GROUPING}
+    columns = columns or [column for column in there if reduce_name(column) in forms]
     if not columns:
         raise LayoutError(
             f"{path} has no column that is known to group images; beside {key!r} it has {there}.",
@@ -358,10 +359,14 @@ def assign_groups(groups: dict[str, str] | None, images: Sequence[str], path: Pa
     """
     if groups is None:
         return {image: image for image in images}
-    missing = [image for image in images if image not in groups]
+    from sightline.io.tables import unify_key
+
+    known = {unify_key("file", image): group for image, group in groups.items()}
+    found = {image: groups.get(image) or known.get(unify_key("file", image), "") for image in images}
+    missing = [image for image, group in found.items() if not group]
     if missing:
         raise LayoutError(
             f"{path} does not name {count_noun(len(missing), 'image')}, e.g. {missing[:3]}.",
             "Give every image a row and a group.",
         )
-    return {image: groups[image] for image in images}
+    return found

@@ -245,12 +245,13 @@ def _separate_records(text: str, required: Sequence[str]) -> list[list[str]]:
     return list(_iterate_rows(text, fits[0] if fits else max(tried, key=lambda separator: len(tried[separator]))))
 
 
+def reduce_name(name: str) -> str:
+    """The name of a column without case, blanks and marks, in which `Patient ID` is `patient_id`."""
+    return re.sub(r"[\W_]", "", normalise_form(name).casefold())
+
+
 def _name_columns(header: Sequence[str], known: Sequence[str]) -> list[str]:
     """The header with each column by its known name, where only one column is like it."""
-
-    def reduce_name(name: str) -> str:
-        return re.sub(r"[\W_]", "", normalise_form(name).casefold())
-
     forms = [reduce_name(name) for name in header]
     meant = {reduce_name(name): name for name in known if name not in header and forms.count(reduce_name(name)) == 1}
     return [meant.get(form, name) for form, name in zip(forms, header, strict=True)]

@@ -223,6 +223,14 @@ class TestNamesAndGroups:
             coco.read(root)
         assert "--group-by" in error.value.remedy
 
+    def test_columns_and_names_of_groups_are_known_however_they_are_written(self, tmp_path):
+        root = self.make(tmp_path, [f"\u00fc{i}.png" for i in range(6)])
+        # a column of studies alone would let patients leak
+        rows = [f".\\u\u0308{i}.png,P{i // 3},S{i}" for i in range(6)]
+        (root / "groups.csv").write_text("\n".join(["file_name,Patient ID,study_id", *rows]), encoding="utf-8")
+        patients = [case.patient_id for case in coco.read(root, coco.Options(fractions=None))]
+        assert len(set(patients)) == 2 and patients[0] == patients[2] != patients[3]
+
     def test_what_stands_for_an_empty_cell_joins_no_strangers(self, tmp_path):
         names = [f"{i}.png" for i in range(8)]
         root = self.make(tmp_path, names)
