@@ -1,5 +1,6 @@
 """Region: drawn by any hit on any grid; against a slow, obvious restatement by fine sampling."""
 
+import gzip
 import math
 import os
 import tracemalloc
@@ -347,3 +348,21 @@ def test_a_stroke_far_wider_than_the_picture_takes_no_more_than_the_picture():
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 2**20
+
+
+def test_a_packed_mask_of_a_volume_is_read_to_its_checksum(tmp_path):
+    """All voxels of these are there, or seem to be: only the end of the file tells that it is cut or damaged."""
+    path = tmp_path / "m.nii.gz"
+    plain = nibabel.Nifti1Image(np.ones((16, 16, 16), np.uint8), np.eye(4)).to_bytes()
+    packed = gzip.compress(plain, compresslevel=0)
+    path.write_bytes(packed)
+    assert read_mask(path).all()
+    damaged = bytearray(packed)
+    damaged[-20] ^= 1
+    for data, reason in ((packed[:-4], "end-of-stream"), (bytes(damaged), "CRC check failed")):
+        path.write_bytes(data)
+        with pytest.raises(UnreadableFile, match=reason):
+            read_mask(path)
+    path.write_bytes(gzip.compress(plain + bytes(2000)))
+    with pytest.raises(UnreadableFile, match="bytes follow the voxels"):
+        read_mask(path)

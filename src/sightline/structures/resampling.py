@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from collections.abc import Callable
 from functools import lru_cache, wraps
@@ -17,6 +18,9 @@ from sightline.structures.frame import Frame, measure_forms_apart_mm
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# some writers round their files up
+_MAX_TRAILING_BYTES = 1024
 
 
 def cache_by_file(maxsize: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
@@ -176,9 +180,16 @@ def read_labels(path: Path) -> NDArray[Any]:
     import nibabel
 
     try:
-        array = np.asarray(nibabel.load(path).dataobj)
+        voxels: Any = nibabel.load(path).dataobj
+        array = np.asarray(voxels)
+        more = _count_bytes_after(path, voxels.offset + voxels.dtype.itemsize * array.size)
     except _list_decode_errors() as error:
         raise UnreadableFile(f"{path}: the mask does not decode ({error}).", "Export the mask again.") from None
+    if more > _MAX_TRAILING_BYTES:
+        raise UnreadableFile(
+            f"{path}: more than {_MAX_TRAILING_BYTES} bytes follow the voxels that shape {array.shape} explains.",
+            "Export the mask again.",
+        )
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.dtype.kind not in "iufb":
@@ -186,6 +197,22 @@ def read_labels(path: Path) -> NDArray[Any]:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise UnreadableFile(f"{path}: the mask holds voxels that are no numbers.", "Export the mask again.")
     return array
+
+
+def _count_bytes_after(path: Path, end: int) -> int:
+    """How many bytes a file holds, unpacked, beyond what was read of it; a few more than are allowed are enough.
+
+    gzip compares its checksum when its end is read, which nibabel does not do.
+    """
+    with path.open("rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            return path.stat().st_size - end
+        file.seek(0)
+        with gzip.GzipFile(fileobj=file) as stream:
+            count = 0
+            while count <= end + _MAX_TRAILING_BYTES and (piece := stream.read(1 << 22)):
+                count += len(piece)
+    return count - end
 
 
 def place_labels_on_grid(path: Path, on: Path) -> NDArray[Any]:
