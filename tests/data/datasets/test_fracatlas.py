@@ -12,6 +12,7 @@ from sightline.data.datasets import fracatlas
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.errors import LayoutError
+from sightline.io.image import read_size
 from sightline.structures.regions import Box, Polygon
 from sightline.structures.tag import Tag
 
@@ -43,6 +44,21 @@ def write_tiny(root: Path, n: int = 12) -> Path:
     blocks = [f"IMG{i:07d}.jpg,IMG{i:07d}.jpg,{(i + 1) // 2}" for i in range(1, n + 1)]
     (root / "groups.csv").write_text("\n".join(["image_id,dup_group,id_block", *blocks]) + "\n")
     return root
+
+
+def test_sizes_are_swapped_where_exif_turns_a_picture_and_not_where_xmp_alone_would(tmp_path):
+    folder = write_tiny(tmp_path) / "images" / "Fractured"
+    turned, xmp = folder / "IMG0000001.jpg", folder / "IMG0000003.jpg"
+    exif = Image.Exif()
+    exif[274] = 6
+    pixels = Image.fromarray(np.zeros((30, 20), np.uint8))
+    pixels.save(turned, exif=exif)
+    pixels.save(xmp, xmp=b'<x:xmpmeta xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>')
+    cohort = fracatlas.read(tmp_path)
+    assert (
+        [case.shape for case in (cohort[0], cohort[2])] == [read_size(turned), read_size(xmp)] == [(20, 30), (30, 20)]
+    )
+    assert cohort.about["stored on their side"].startswith("IMG0000001:")
 
 
 def test_a_tiny_copy_reads_as_published(tmp_path):

@@ -31,13 +31,13 @@ from sightline.errors import LayoutError, count_noun
 from sightline.io.image import find_images
 from sightline.io.tables import CsvRow, read_json, read_table
 from sightline.structures.case import Case, Cohort, describe_unknown_patients
+from sightline.structures.pictures.raster import read_exif_orientation
 from sightline.structures.regions import Region
 
 CLASSES = ("no fracture", "fracture")
 FOLDERS = {"0": "Non_fractured", "1": "Fractured"}
 VIEWS = ("frontal", "lateral", "oblique")
 FACTS = ("hand", "leg", "hip", "shoulder", "mixed", "hardware", "multiscan", *VIEWS)
-ORIENTATION = 0x0112  # EXIF tag
 MASKS = "Annotations/COCO JSON/COCO_fracture_masks.json"
 
 
@@ -146,7 +146,7 @@ def _is_stored_on_its_side(path: Path) -> bool:
     """Whether EXIF turns the picture by a quarter: sizes are stated as stored, but the marks were drawn as shown."""
     try:
         with Image.open(path) as picture:
-            return picture.getexif().get(ORIENTATION) in (5, 6, 7, 8)
+            return read_exif_orientation(picture, path.read_bytes()) >= 5
     except (OSError, ValueError, SyntaxError):
         return False  # the audit reports pictures that do not decode
 

@@ -108,7 +108,7 @@ def read_raster(path: Path) -> Raster:
                     "Save the picture with unsigned 8 bits or with 16 bits.",
                 )
             if name != "TIFF":
-                orientation = _read_exif_orientation(image, data)
+                orientation = read_exif_orientation(image, data)
             deep = _read_deep_colour(path, image, name, data)
             image.load()
             indices = _read_saved_numbers(image, _find_grey_bits(name, image, data))
@@ -158,7 +158,7 @@ def read_raster_frame(path: Path, data: bytes | None = None) -> tuple[int, int, 
         orientation, data = _take_orientation(data) if name == "TIFF" else (1, data)
         with opener(BytesIO(data), str(path)) as image:
             require_sane_size(path, image.height, image.width)
-            orientation = orientation if name == "TIFF" else _read_exif_orientation(image, data)
+            orientation = orientation if name == "TIFF" else read_exif_orientation(image, data)
             rows, columns = image.height, image.width
             aspect = _compute_aspect(image)
             return (columns, rows, 1.0 / aspect) if orientation >= 5 else (rows, columns, aspect)
@@ -340,7 +340,7 @@ def _blend_on_black(colour: NDArray[Any], alpha: NDArray[Any] | None) -> NDArray
     return np.ascontiguousarray(colour[..., 0]) if colour.shape[-1] == 1 else reduce_to_grey(colour)
 
 
-def _read_exif_orientation(image: Image.Image, data: bytes) -> int:
+def read_exif_orientation(image: Image.Image, data: bytes) -> int:
     """The orientation that EXIF data say, which browsers heed, and not that of XMP; damaged ones say nothing."""
     try:
         if isinstance(image, PngImageFile):
