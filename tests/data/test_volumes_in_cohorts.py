@@ -55,7 +55,7 @@ def test_fingerprints_know_names_and_values(spines):
         assert changed.fingerprint() != spines.fingerprint()
 
 
-@pytest.mark.parametrize("text", ["24 24", "24 24 x", "24 24 -1", "24 24 1.5"])
+@pytest.mark.parametrize("text", ["24 24", "24 24 x", "24 24 -1", "24 24 1.5", "24 24 2_4"])
 def test_wrong_grids_are_refused_by_row_and_column(spines, text):
     table = spines.root / "images.csv"
     table.write_text(table.read_text().replace("24 24 24", text, 1))

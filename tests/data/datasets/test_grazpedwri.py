@@ -163,7 +163,9 @@ def test_no_images_and_doubled_names_are_refused(tmp_path):
         grazpedwri.read(source)
 
 
-@pytest.mark.parametrize("line", ["9 .5 .5 .1 .1", "-1 .5 .5 .1 .1", "x .5 .5 .1 .1", "3 nan .5 .1 .1", "3 .5 .5 0 .1"])
+@pytest.mark.parametrize(
+    "line", ["9 .5 .5 .1 .1", "-1 .5 .5 .1 .1", "x .5 .5 .1 .1", "3 nan .5 .1 .1", "3 .5 .5 0 .1", "3 .5 .5 .1 0_1.1"]
+)
 def test_lines_that_are_no_boxes(tmp_path, line):
     (tmp_path / "a.txt").write_text("3 0.5 0.5 0.1 0.1\n\n" + line)
     with pytest.raises(LayoutError, match="line 3"):

@@ -21,7 +21,7 @@ from sightline.data.task import read_ao
 from sightline.errors import LayoutError, SightlineError, count_noun
 from sightline.io.image import measure_whole_picture
 from sightline.io.picture import Reject, join_reasons
-from sightline.io.tables import CsvRow, read_table, read_text
+from sightline.io.tables import CsvRow, parse_number, read_table, read_text, refuse_underscores
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import is_pixel_size
 from sightline.structures.regions import Box
@@ -241,8 +241,8 @@ def _parse_box(path: Path, number: int, line: str, shape: tuple[int, int], names
     rows, columns = shape
     try:
         word, *numbers = line.split()
-        x, y, width, height = map(float, numbers)
-        name = names[int(word)] if int(word) >= 0 else None
+        x, y, width, height = map(parse_number, numbers)
+        name = names[int(refuse_underscores(word))] if int(word) >= 0 else None
     except (ValueError, IndexError):
         name = None
     if name is None:

@@ -31,7 +31,7 @@ from sightline.data.datasets.folder.format import (
     read_head,
 )
 from sightline.errors import GeometryError, LayoutError
-from sightline.io.tables import CsvRow, find_path_inside, read_json, read_table
+from sightline.io.tables import CsvRow, find_path_inside, parse_number, read_json, read_table
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import is_pixel_size
 from sightline.structures.identifiers import normalise_form
@@ -147,7 +147,7 @@ def _read_spacing(row: CsvRow) -> tuple[float, float] | None:
 
 def _parse_sizes(row: CsvRow, column: str) -> tuple[float, ...]:
     try:
-        sizes = tuple(float(word) for word in row[column].split())
+        sizes = tuple(map(parse_number, row[column].split()))
     except ValueError:
         sizes = ()
     if len(sizes) != 3 or not all(math.isfinite(size) and size > 0 for size in sizes):
