@@ -51,6 +51,22 @@ def test_charts_decode_and_repeat(coarse_pictures):
         assert png == chart()
 
 
+def test_a_forest_of_long_names_is_cut_nowhere():
+    """A heading and a row's name take as many lines as they need, and the intervals still have room."""
+    long = "softmax pooling, class maps guided by focus regions (Liao 2022, equation 6) (5 trainings)"
+    row = ForestRow(long, 0.02, -0.01, 0.05, "n = 9")
+    picture = decode(draw_forest([row], title=f"a less b\na: {long}\nb: {long}"))
+    assert (picture[:, -2:] > 250).all()
+    blue = np.abs(picture - np.array([0, 0x72, 0xB2])).max(axis=2) < 3
+    assert np.ptp(np.flatnonzero(blue.any(axis=0))) > picture.shape[1] / 5
+
+
+def test_a_legend_of_long_names_is_cut_nowhere():
+    t = np.linspace(0.0, 1.0, 5)
+    long = "softmax pooling, class maps guided by focus regions (Liao 2022, equation 6) (5 trainings)"
+    assert (decode(draw_roc([RocCurve(long, t, t**0.5, 0.7, 0.6, 0.8)]))[:, -2:] > 250).all()
+
+
 def test_bar_heights_follow_the_values():
     """Dark and light pixels of one bar stand in the ratio of image-wise to study-wise."""
     group = [BarGroup("g", (AccuracyBar("box", 60.0, 80.0),))]

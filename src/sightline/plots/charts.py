@@ -24,6 +24,8 @@ from sightline.plots.canvas import DPI, encode_png
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#444444")
 NOTE = 44  # characters a line of what is counted, beside a forest plot
+NAME = 34  # of a row's name, on its other side
+TITLE = 64  # of what stands above it
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 
 
@@ -45,7 +47,7 @@ def set_title(axes: Any, title: str) -> None:
 
 def add_legend_below(figure: Any, handles: Sequence[Any], columns: int | None = None) -> None:
     """A legend below the axes, in as many columns as its words leave room for."""
-    width = figure.get_size_inches()[0]
+    width, height = figure.get_size_inches()
     longest = max(len(str(handle.get_label())) for handle in handles)
     fits = max(1, int(width / (0.55 + 0.078 * longest)))
     legend = figure.legend(
@@ -55,8 +57,13 @@ def add_legend_below(figure: Any, handles: Sequence[Any], columns: int | None = 
         frameon=False,
         fontsize=9,
     )
+    more = 0
     for text in legend.get_texts():
         text.set_parse_math(False)
+        # a long name in two lines, and the page as much taller: cut off, it would take its number with it
+        text.set_text(textwrap.fill(text.get_text(), int((width - 0.5) / 0.072)))
+        more += text.get_text().count("\n")
+    figure.set_size_inches(width, height + 0.16 * more)
 
 
 def choose_line_style(n: int) -> dict[str, Any]:
@@ -315,13 +322,16 @@ def draw_forest(
         ):
             raise RunError(f"{row.name}: an interval needs a low end below its high end; got {row.low}, {row.high}.")
     notes = [textwrap.wrap(row.note, NOTE) for row in rows]
-    names = [textwrap.wrap(row.name, NOTE) or [""] for row in rows]
+    names = [textwrap.wrap(row.name, NOTE if narrow else NAME) or [""] for row in rows]
+    # longer than the page, what it compares would be cut off
+    heading = [textwrap.fill(line, NOTE if narrow else TITLE) for line in title.splitlines()]
     if narrow:
         most = max(map(len, names)) + max(map(len, notes)) + 1
         step = 0.34 + 0.165 * most
         figure, axes = make_chart(4.2, 1.4 + step * len(rows))
     else:
-        figure, axes = make_chart(9.2, 1.75 + (0.36 + 0.17 * max(map(len, notes))) * len(rows))
+        lines = max(max(map(len, notes)), max(map(len, names)) - 1)
+        figure, axes = make_chart(9.2, 1.75 + (0.36 + 0.17 * lines) * len(rows))
     axes.axvline(0.0, color="#222222", linewidth=1.1)
     for y, row in enumerate(rows):
         clear, colour = row.clear, PALETTE[(row.style or 0) % len(PALETTE)]
@@ -354,10 +364,10 @@ def draw_forest(
         axes.locator_params(axis="x", nbins=5)
         axes.spines["left"].set_visible(False)
     else:
-        axes.set_yticks(range(len(rows)), [row.name for row in rows], parse_math=False)
+        axes.set_yticks(range(len(rows)), ["\n".join(lines) for lines in names], parse_math=False)
     axes.grid(axis="x", color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
-    set_title(axes, textwrap.fill(title, NOTE) if narrow else title)
+    set_title(axes, "\n".join(heading))
     return encode_png(figure)
 
 

@@ -16,7 +16,7 @@ from sightline.evaluation.result import Evaluation
 from sightline.evaluation.scoring.maps import ROLES
 from sightline.io.files import hold_folder, write_text
 from sightline.metrics.classification.estimates import compare_scores
-from sightline.metrics.classification.report import format_comparisons
+from sightline.metrics.classification.report import format_comparisons, format_counts
 from sightline.metrics.classification.scores import AUC, Accuracy, BalancedAccuracy, Brier, OneVsRestAUC
 from sightline.metrics.estimate import Comparison, Score
 from sightline.metrics.maps.localisation import compare_maps
@@ -316,7 +316,8 @@ def write_comparison(found: MethodComparison, out: Path) -> None:
     write_text(out / "comparison.json", json.dumps(fields, indent=1) + "\n")
     rows = build_claim_rows([(c.name, c) for c in found.leading if not c.name.startswith("Brier")])
     if rows:
-        title = f"{found.names[0]} less {found.names[1]}"
+        counts = "; ".join(dict.fromkeys(format_counts(c.n) for c in found.leading))
+        title = f"a less b\na: {found.names[0]}\nb: {found.names[1]}\nn: {counts}"
         (out / "forest.png").write_bytes(draw_forest(rows, title=title, better=("b is better", "a is better")))
 
 

@@ -229,9 +229,11 @@ def write_stress(report: StressReport, out: Path, title: str) -> None:
             for i, c in enumerate(each)
         ]
     )
-    methods = "; ".join(f"{letter}: {name}" for letter, name in zip("ab", report.names, strict=False))
     if rows:
-        (out / "stress.png").write_bytes(draw_forest(rows, title=f"AUC lost on changed pictures ({methods})"))
+        methods = [f"{letter}: {name}" for letter, name in zip("ab", report.names, strict=False)]
+        counts = count_words(next(iter(report.drops.values()))[0].n)
+        heading = "\n".join(["AUC on changed pictures, less AUC on pictures as they are", *methods, f"n: {counts}"])
+        (out / "stress.png").write_bytes(draw_forest(rows, title=heading))
     if report.examples:
         (out / "changes.png").write_bytes(_draw_sheet(report.examples))
     for name, tables in report.predictions.items():
