@@ -126,6 +126,9 @@ def test_everything_promised_is_written(which, request):
     assert len(page) < 6_000_000 and page.count("<img") >= 2 + 2 * UNITS
     assert not re.search(r"(src|href)=\"(?!data:|#)", page) and "<script" not in page
     assert "Nothing here is a diagnosis" in page
+    # an interval without zero beside a corrected p of 1, a square larger than a strong response, a frame where the
+    # text says that nothing is beyond chance: each is explained where it is met
+    assert all(words in page for words in ("Unlike p it is not corrected", "A square is one cell", "A frame holds"))
     assert open_dissection(out).units == found.units
 
 

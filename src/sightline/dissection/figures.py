@@ -97,7 +97,7 @@ def draw_agreement_strip(rows: Sequence[UnitAgreementRow], units: Sequence[int])
                 heat.text(x, y, f"{row.iou_cells:.2f}"[1:], ha="center", va="center", fontsize=8, color=ink)
     heat.set_xticks(range(len(units)), [str(unit) for unit in units], fontsize=9)
     heat.set_yticks(range(len(masks)), masks, fontsize=9, parse_math=False)
-    heat.set_xlabel("unit; framed: above both lines of chance")
+    heat.set_xlabel("unit; framed: above both lines of chance, not corrected")
     best = [max((row for row in rows if row.mask == mask), key=lambda row: row.iou_cells) for mask in masks]
     for y, row in enumerate(best):
         side.plot([0, row.iou_cells], [y, y], color="#bbbbbb", linewidth=1.0)
@@ -111,7 +111,7 @@ def draw_agreement_strip(rows: Sequence[UnitAgreementRow], units: Sequence[int])
     figure.colorbar(image, ax=heat, label="IoU on cells", fraction=0.03, pad=0.01)
     handles: list[Any] = [
         Line2D([], [], marker="o", linestyle="", color=PALETTE[0], label="best of all units, with its number"),
-        Line2D([], [], color=PALETTE[1], linewidth=2.2, label="95% line, masks shuffled between cases"),
+        Line2D([], [], color=PALETTE[1], linewidth=2.2, label="95% line, masks shuffled between patients"),
         Line2D([], [], color=PALETTE[6], linewidth=2.2, linestyle=(0, (2, 1)), label="95% line, masks moved"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9.5)

@@ -30,8 +30,8 @@ SLICE_MARGIN = 4
 _CELL, _GAP = 1.92, 0.12
 _RIGHT, _WRONG = "#0b5394", "#a01010"
 FOOT = (
-    "Yellow contour: where the unit is above its threshold. Colour: how far, on a scale of each picture's own. Green "
-    "outline: finding (expert). A network's inner workings, not a diagnosis."
+    "Yellow contour: where the unit is above its threshold. Colour: how far, on a scale of each picture's own. Square: "
+    "one faint cell, whole. Green outline: finding (expert). A network's inner workings, not a diagnosis."
 )
 
 

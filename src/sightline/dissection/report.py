@@ -45,7 +45,8 @@ HOW_TO_READ: tuple[tuple[str, str], ...] = (
     (
         "Pictures",
         "Yellow contour: above threshold. Colour: how far, scaled within each picture, so compare places, not colours. "
-        "Solid green: the finding as an expert marked it.",
+        "A square is one cell of the layer, above threshold by so little that enlarging would hide it: its size says "
+        "nothing. Solid green: the finding as an expert marked it.",
     ),
     (
         "Names",
@@ -107,6 +108,8 @@ def _build_ranks(dissection: Dissection, found: DissectionSummary) -> Section:
             f"n: {ranked[0].n_pos} {describe_over(dissection)}, "
             f"{count_noun(found.n_against, 'negative')}. p: labels shuffled, "
             f"corrected over {count_noun(len(ranked), 'unit')}. All units: units.csv.",
+            "In brackets: 95% interval of the contrast over patients. Unlike p it is not corrected for the number "
+            "of units, nor for their choice.",
             "AUC of r: how well the sum of a unit's activation above threshold alone tells positives from negatives.",
         ),
     )
@@ -164,15 +167,16 @@ def _build_agreement(dissection: Dissection, found: DissectionSummary) -> Sectio
         tuple(rows),
         notes=(
             "IoU: on the layer's cells, over the cases that have the mask; on image: of enlarged maps, over all cases.",
-            "Shuffled: masks exchanged between cases, each in its own place. Moved: each mask at random places of its "
-            "own case. p is corrected over units and masks.",
+            "Shuffled: masks exchanged between patients, each in its own place. Moved: each mask at random places of "
+            "its own case. p is corrected over units and masks.",
             "Inside: share of what is above threshold that lies in the mask; chance is the mask's share of the image. "
             "All pairs: agreement.csv.",
         ),
     )  # fmt: skip
     picture = ReportPicture(
         draw_agreement_strip(found.agreement, found.shown),
-        "Agreement of the first units with every mask, and the best of all units for each mask beside chance.",
+        "Agreement of the first units with every mask, and the best of all units for each mask beside chance. A frame "
+        "holds for its pair alone; corrected for all of them, the table above says which are beyond chance.",
         f"Heat strip of {count_noun(len(rows), 'mask')} by {count_noun(len(found.shown), 'unit')}.",
     )
     return Section("Agreement with masks", (), (table,), (picture,))
