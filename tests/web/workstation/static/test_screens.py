@@ -289,6 +289,18 @@ def test_what_the_name_opens_lies_within_the_screen(enter):
         assert ada.page.evaluate(OUT_OF_REACH, ".who-box :is(a, button)") == [], width
 
 
+def test_on_a_phone_tables_of_the_lead_are_read_and_an_empty_list_says_so_within_its_edge(enter):
+    """A date stood one word a line, five lines a row; and what an empty list says went on beyond its edge."""
+    lea, jo = enter("lea", viewport={"width": 390, "height": 844}), enter("jo", viewport={"width": 390, "height": 844})
+    lea.show("lead")
+    rows = lea.page.locator(".screen.lead .scroll tbody tr")
+    assert rows.count() >= 5
+    assert max(row.bounding_box()["height"] for row in rows.all()) < 75
+    jo.show("worklist")
+    words, box = (jo.page.locator(one).bounding_box() for one in (".empty p", ".list-box"))
+    assert box["x"] <= words["x"] and words["x"] + words["width"] <= box["x"] + box["width"]
+
+
 def test_keys_can_be_bound_anew_and_conflicts_are_shown(enter):
     cyd = enter("cyd")
     cyd.show("help")
