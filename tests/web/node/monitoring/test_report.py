@@ -12,7 +12,7 @@ from sightline.errors import LayoutError
 from sightline.inference.gate.gate_file import Gate
 from sightline.inference.gate.header import HeaderLimits
 from sightline.web.node.configuration import read_configuration
-from sightline.web.node.database import Store, jobs, objects, readings
+from sightline.web.node.database import Store, jobs, objects, readings, studies
 from sightline.web.node.monitoring.drift_watch import group_columns, watch_rule
 from sightline.web.node.monitoring.report import format_wilson, read_answers, write_period_report
 
@@ -76,6 +76,11 @@ def test_the_report_of_a_period(tmp_path):
         [{"sha256": "2" * 64, "door": "header", "reason": "the body part is <script>alert(1)</script>"}]
     )
     fill(store, measures, left_out=refusal)
+    with store.change() as change:
+        for uid in ("7.1", "7.2"):
+            why = "no rule takes any image of it; rule wrist: the modality is CT, not DX"
+            row = {"study_uid": uid, "first": NOW, "last": NOW, "complete": 0, "state": "settled", "reason": why}
+            change.connection.execute(insert(studies).values(**row, ended=NOW))
     answers = tmp_path / "answers.csv"
     answers.write_text("study,label\n1.2.0,fracture\n1.2.1,no fracture\n1.2.2,fracture\n1.2.3,Normal\n9.9,fracture\n")
     out = tmp_path / "report.html"
@@ -85,6 +90,8 @@ def test_the_report_of_a_period(tmp_path):
     page = out.read_text(encoding="utf-8")
     assert "1 of 5 answers are about studies that this node does not know." in page and "9.9" not in page
     assert "4 studies judged" in page and "silent" in page
+    # studies for which there is no job are on the page all the same
+    assert re.search(r"rule wrist: the modality is CT, not DX</t[hd]>\s*<td[^>]*>2</td>", page)
     # one of two fractures called, one of two others not
     assert page.count("0.50 (0.09 to 0.91), 1 of 2") == 2
     assert "<script>" not in page and "&lt;script&gt;" in page and "&lt;b&gt;MOD" in page

@@ -26,7 +26,8 @@ from sightline.web.node.database import (
 )
 
 DAY_S = 24 * 3600.0
-# letters of why no rule takes a study
+# what is said of a study that no rule takes, and letters of why
+NO_RULE = "no rule takes any image of it"
 MOST_WHY = 500
 # the check of an image whose file was cleaned before a late one of its study came, and what a report says of it
 DELETED = "deleted"
@@ -176,10 +177,9 @@ class Planner:
                 db.execute(update(jobs).where(jobs.c.id == number).values(predecessor=None))
             change.note(f"job {values['state']}", study_uid, job=number, rule=name, check=values["door"])
         if not fitting:
-            reason = "no rule takes any image of it"
-            refused.append(("", "rule", reason))
+            refused.append(("", "rule", NO_RULE))
             # for a person who looks: why each rule leaves its first image out
-            reason = "; ".join([reason, *why])[:MOST_WHY]
+            reason = "; ".join([NO_RULE, *why])[:MOST_WHY]
         values = {"state": state, "reason": reason, "complete": 0, "ended": change.now}
         db.execute(update(studies).where(studies.c.study_uid == study_uid).values(**values))
         change.note(state, study_uid, reason=reason)

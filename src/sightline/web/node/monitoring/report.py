@@ -25,8 +25,8 @@ from sightline.io.tables import read_table
 from sightline.plots.html_report import ReportTable, Section, write_report
 from sightline.structures.case import is_normal
 from sightline.web.node.configuration import Configuration
-from sightline.web.node.database import Store, jobs, objects, outbox, readings, results
-from sightline.web.node.jobs.planning import DELETED
+from sightline.web.node.database import Store, jobs, objects, outbox, readings, results, studies
+from sightline.web.node.jobs.planning import DELETED, NO_RULE
 from sightline.web.node.monitoring.drift_watch import watch_rule
 
 READ = (
@@ -69,7 +69,7 @@ def write_period_report(
         Section(
             "What came and what became of it", tables=(_tabulate_received(store, since), _tabulate_jobs(store, since))
         ),
-        Section("What was refused, and why", tables=(_tabulate_refused(store, since),)),
+        Section("What was refused, and why", tables=(_tabulate_refused(store, since), _tabulate_untaken(store, since))),
         Section("What was sent", tables=(_tabulate_sent(store, since),)),
         *(_build_drift_section(store, name, gates[name]) for name in names),
     ]
@@ -164,6 +164,15 @@ def _tabulate_refused(store: Store, since: float) -> ReportTable:
     return ReportTable(
         "Images without a finding", ("rule", "check", "reason", "images"), cells, notes=_note_if_empty(cells)
     )
+
+
+def _tabulate_untaken(store: Store, since: float) -> ReportTable:
+    """Studies that no rule takes: no job is about them, so nothing else on the page would say that they came."""
+    query = select(studies.c.reason).where(studies.c.ended > since, studies.c.reason.startswith(NO_RULE))
+    with store.look() as db:
+        counts = Counter(reason.removeprefix(NO_RULE).lstrip("; ") for (reason,) in db.execute(query))
+    cells = tuple((reason, str(count)) for reason, count in counts.most_common(50))
+    return ReportTable("Studies that no rule takes", ("why", "studies"), cells, notes=_note_if_empty(cells))
 
 
 def _tabulate_sent(store: Store, since: float) -> ReportTable:
