@@ -25,6 +25,7 @@ from sightline.dissection.results import Dissection, UnitRow, open_dissection, w
 from sightline.errors import GeometryError, RunError
 from sightline.evaluation.evaluate import evaluate
 from sightline.inference.ct import predict as predict_module
+from sightline.inference.ct import report as ct_report
 from sightline.inference.ct.inputs import ESTIMATED, collect_ct_inputs, read_vertebrae
 from sightline.inference.ct.patches import CutPatch, cut_patches, parse_cutting
 from sightline.inference.ct.predict import CtOptions, predict_cts
@@ -417,6 +418,19 @@ def test_what_a_network_saw_outside_the_ct_is_told(scan):
     assert patch.outside(far) == 1.0 and 0.0 < patch.outside(Frame.of_image((96,) * 3)) < 1.0
 
 
+def test_the_overview_names_what_was_seen_in_part(run, scan, tmp_path, monkeypatch):
+    """It goes to the PACS by itself: the last vertebra of a scan had the highest probability there, and no remark."""
+    placed = read_vertebrae(collect_ct_inputs([scan[0]], [scan[1]], [])[0])
+    drawn = []
+    monkeypatch.setattr(ct_report, "draw_overview", lambda ct, marked, name, notes: drawn.extend(notes) or b"")
+    monkeypatch.setattr(ct_report, "write_report", lambda *_, **__: None)
+    read = [
+        ReadVertebra(v, 0.4, "intact", False, share) for v, share in zip(placed.vertebrae[:2], (0.0, 0.12), strict=True)
+    ]
+    ct_report.write_ct(tmp_path, "a", placed.ct, read, collect_facts(run), "annotated", ())
+    assert drawn[-1] == f"Partly outside the CT, the answer a guess: {read[1].vertebra.level} (12%)."
+
+
 def test_case_panels_are_drawn_with_and_without_units(coarse_pictures):
     rng = np.random.default_rng(0)
     cube = Cube(rng.random((16, 16, 16), dtype=np.float32), Frame.of_image((16, 16, 16)), Facing(), (1.0, 1.0, 1.0))
@@ -475,6 +489,15 @@ def test_words_are_moved_apart_as_little_as_may_be():
     rng = np.random.default_rng(0)
     rows = np.sort(rng.uniform(0, 3, 17))
     assert (np.diff(spread_rows(rows, 0.2)) >= 0.2 - 1e-9).all()
+
+
+def test_the_overviews_headline_takes_as_many_lines_as_the_called_vertebrae_need():
+    ct = Volume(np.zeros((50, 60, 70), np.int16), np.diag([-1.0, -1.0, 1.0, 1.0]))
+    tall = []
+    for n in (3, 17):
+        marks = [MarkedVertebra(f"T{i}", (-25.0, -30.0, 60.0 - 3 * i), 0.5, True) for i in range(n)]
+        tall.append(Image.open(io.BytesIO(draw_overview(ct, marks, "spine"))).size[1])
+    assert tall[1] > tall[0] + 10
 
 
 def test_the_overview_shows_called_vertebrae_in_another_colour():

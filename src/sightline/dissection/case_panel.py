@@ -23,8 +23,8 @@ from sightline.plots.volume_panels import draw_slice, measure_physical
 
 MOST_UNITS = 5
 FOOT = (
-    "Contours: where a unit is above its threshold. Names are experts' words for what a unit responds to in other "
-    "vertebrae; they are no finding in this one. "
+    "Contours: where a unit is above its threshold; a square is one faint cell, whole. Names are experts' words for "
+    "what a unit responds to in other vertebrae; they are no finding in this one. "
 )
 SEEN = "Dotted frame: what the network saw."
 NO_DIAGNOSIS = "A network's output, not a diagnosis."

@@ -123,21 +123,23 @@ def draw_overview(ct: Volume, vertebrae: Sequence[MarkedVertebra], title: str, n
     words = 1.15
     width = max(0.3 + sum(widths) + words + 0.25, 6.8)
     lines = [line for note in (FOOT, *notes) for line in textwrap.wrap(note, int(width / 0.07))]
-    sheet = Sheet(width, 0.95 + height + 0.32 + 0.18 * len(lines))
-    sheet.text(0.15, 0.28, title[: int(sheet.width / 0.105)], size=13, weight="bold")
     called = [one.level for one in vertebrae if one.called]
     summary = f"called fractured: {', '.join(called)}" if called else "no vertebra is called fractured"
-    sheet.text(
-        0.15,
-        0.53,
-        f"{summary}; {count_noun(len(vertebrae), 'vertebra', 'vertebrae')} seen"[: int(sheet.width / 0.085)],
-        size=10.5,
-    )
+    summary += f"; {count_noun(len(vertebrae), 'vertebra', 'vertebrae')} seen"
+    # as many lines as they need: of a list of called vertebrae that is cut the last ones would seem not to be called
+    names = textwrap.wrap(title, int(width / 0.105)) or [""]
+    heads = textwrap.wrap(summary, int(width / 0.085))
+    top = 0.88 + 0.24 * (len(names) - 1) + 0.2 * (len(heads) - 1)
+    sheet = Sheet(width, top + height + 0.39 + 0.18 * len(lines))
+    for n, line in enumerate(names):
+        sheet.text(0.15, 0.28 + 0.24 * n, line, size=13, weight="bold")
+    for n, line in enumerate(heads):
+        sheet.text(0.15, 0.53 + 0.24 * (len(names) - 1) + 0.2 * n, line, size=10.5)
     lefts = (0.15, 0.15 + widths[0] + words)
     pictures = (("sagittal", reformed.sagittal, ("H", "A")), ("coronal", reformed.coronal, ("H", "R")))
     for n, (name, values, letters) in enumerate(pictures):
-        sheet.text(lefts[n], 0.8, name, size=10)
-        axes = sheet.axes(lefts[n], 0.88, widths[n], height)
+        sheet.text(lefts[n], top - 0.08, name, size=10)
+        axes = sheet.axes(lefts[n], top, widths[n], height)
         show(axes, apply_bone_window(values))
         axes.images[-1].set_interpolation("bilinear")
         ink = {"color": "#ffe08a", "fontsize": 9, "fontweight": "bold"}
@@ -155,12 +157,12 @@ def draw_overview(ct: Volume, vertebrae: Sequence[MarkedVertebra], title: str, n
     rows = np.array([reformed.on_sagittal(one.world_mm)[0] for one in vertebrae]) * scale
     for one, wanted, row in zip(vertebrae, rows, spread_rows(rows, 0.17), strict=True):
         left, weight = lefts[0] + widths[0], "bold" if one.called else "normal"
-        _draw_leader(sheet, left, 0.88 + wanted, 0.88 + row)
+        _draw_leader(sheet, left, top + wanted, top + row)
         sheet.text(
-            left + 0.17, 0.88 + row + 0.05, f"{one.level}  {one.probability:.0%}", size=10, weight=weight,
+            left + 0.17, top + row + 0.05, f"{one.level}  {one.probability:.0%}", size=10, weight=weight,
             color="#a01010" if one.called else "#222222",
         )  # fmt: skip
-    foot = 0.88 + height + 0.22
+    foot = top + height + 0.22
     for n, line in enumerate(lines):
         sheet.text(0.15, foot + 0.18 * n, line, size=8.5, color="#444444")
     return sheet.png()

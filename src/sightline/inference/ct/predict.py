@@ -17,7 +17,7 @@ from sightline.inference.boxes import choose_top_finding
 from sightline.inference.ct.earlier import EarlierCts
 from sightline.inference.ct.inputs import CtInput, PlacedCt, collect_ct_inputs, read_vertebrae
 from sightline.inference.ct.patches import CutPatch, cut_patches, parse_cutting
-from sightline.inference.ct.report import ReadVertebra, write_ct
+from sightline.inference.ct.report import LEAST_OUTSIDE, ReadVertebra, write_ct
 from sightline.inference.file_result import DicomWish
 from sightline.inference.network_output import Answers, Ask, RunFacts, collect_facts
 from sightline.inference.results.csv_table import open_csv_table
@@ -280,7 +280,7 @@ class _Reader:
             self.units.write_on_ct(activations, units, patch, frame, folder / "activations")
         voxel = ", ".join(f"{x - 0.5:.1f}" for x in patch.vertebra.centre)
         facts = [f"CT voxel {voxel}", f"centre {placed.centres}"]
-        if one.outside >= 0.005:
+        if one.outside >= LEAST_OUTSIDE:
             facts.append(f"{one.outside:.0%} of what it saw lies outside the CT")
         without = "" if units else "No unit is above its threshold here."
         panel = CasePanel(

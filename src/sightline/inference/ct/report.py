@@ -19,6 +19,7 @@ from sightline.plots.html_report import ReportPicture, ReportTable, Section, wri
 from sightline.plots.spine_overview import MarkedVertebra, draw_overview
 from sightline.training.run import describe_environment
 
+LEAST_OUTSIDE = 0.005  # share of what the network saw beyond which it is said that it lies outside the CT
 HOW_TO_READ: tuple[tuple[str, str], ...] = (
     (
         "Probability",
@@ -91,7 +92,10 @@ def write_ct(
         x, y, z = ct.world_of(one.vertebra.centre).tolist()
         marked.append(MarkedVertebra(one.vertebra.level, (x, y, z), one.probability, one.called))
     lines = [f"Centres of the vertebral bodies are {centres}.", *(f"{note}." for note in notes)]
-    overview = draw_overview(ct, marked, name, lines)
+    # the picture goes to the PACS by itself, where no table stands beside it
+    outside = ", ".join(f"{one.vertebra.level} ({one.outside:.0%})" for one in read if one.outside >= LEAST_OUTSIDE)
+    ends = [f"Partly outside the CT, the answer a guess: {outside}."] if outside else []
+    overview = draw_overview(ct, marked, name, [*lines, *ends])
     (folder / "overview.png").write_bytes(overview)
     pictures = [ReportPicture(overview, "The spine, with every vertebra's probability.", f"Overview of {name}")]
     sections = [Section("Overview", tuple(lines), (_build_table(read, run),), tuple(pictures))]
@@ -130,7 +134,7 @@ def _build_table(read: Sequence[ReadVertebra], run: RunFacts) -> ReportTable:
     looked_for = run.classes[findings[0]] if len(findings) == 1 else "the most probable finding"
     for one in read:
         place = ", ".join(f"{x - 0.5:.1f}" for x in one.vertebra.centre)
-        seen = "whole" if one.outside < 0.005 else f"{one.outside:.0%} outside the CT"
+        seen = "whole" if one.outside < LEAST_OUTSIDE else f"{one.outside:.0%} outside the CT"
         # of several findings each vertebra has its own most probable one
         sure = f"{one.probability:.3f}" if len(findings) == 1 else f"{one.probability:.3f} {one.finding}"
         rows.append((one.vertebra.level, one.said, sure, place, seen))
