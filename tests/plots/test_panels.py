@@ -345,6 +345,22 @@ def make_report() -> dict:
     return {"title": NASTY, "summary": (NASTY, "plain"), "sections": sections, "provenance": provenance}
 
 
+def test_small_print_of_wider_pictures_keeps_its_size_on_a_phone():
+    """A case panel of 1,560 px was shown as wide as one of 900 px, its words half as large."""
+
+    def breadth(pixels):
+        png = io.BytesIO()
+        Image.new("L", (pixels, 40)).save(png, "PNG")
+        pictures = (ReportPicture(png.getvalue(), "c", "a"),)
+        page = render_report(title="t", summary=("s",), sections=(Section("x", pictures=pictures),), provenance={})
+        return re.search(r'<img class="(\w+)"', page).group(1)
+
+    assert [breadth(n) for n in (600, 1000, 1560)] == ["narrow", "wide", "wider"]
+    style = resources.files("sightline.plots").joinpath("report_style.css").read_text()
+    widths = {name: int(rem) for name, rem in re.findall(r"figure img\.(wide|wider) { width: (\d+)rem", style)}
+    assert widths["wider"] > 1.3 * widths["wide"]
+
+
 def test_report_nests_escapes_and_loads_nothing():
     text = render_report(**make_report())
     page = Page(text)

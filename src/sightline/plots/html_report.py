@@ -58,7 +58,7 @@ HOW_TO_READ: tuple[tuple[str, str], ...] = (
     ),
 )
 
-WIDE_PX = 860
+WIDE_PX, WIDER_PX = 860, 1280
 SHORT = 26  # characters of a cell that is not broken over lines
 SMALL_BYTES = 32_000
 
@@ -220,6 +220,8 @@ def _embed_picture(picture: ReportPicture) -> Any:
     screen = _embed_image(picture.png, picture.caption)
     phone = None if picture.phone is None else _embed_image(picture.phone, picture.caption)
     breadth = "wide" if screen.width > WIDE_PX and phone is None else "narrow"
+    if breadth == "wide" and screen.width > WIDER_PX:
+        breadth = "wider"
     return _EmbeddedPicture(picture.caption, picture.alt, breadth, screen, phone)
 
 
