@@ -392,6 +392,11 @@ def runs_exchanged_and_numbers_mended(files, rnd):
     a, b = sources["rows"]
     a["runs"], b["runs"] = b["runs"], a["runs"]
     files["sources.json"] = json.dumps(sources).encode()
+    mend_numbers(files)
+
+
+def mend_numbers(files):
+    """Every number is computed again from what the files say now."""
     with TemporaryDirectory() as place:
         write(files, Path(place) / "x.capsule", mended=True)
         unpack_capsule(Path(place) / "x.capsule", Path(place))
@@ -417,6 +422,37 @@ def another_teaching(files, rnd):
         files[name] = files[name].replace(b"keep=0.5", b"keep=0.9")
 
 
+def a_label_of_a_training_case(files, rnd, place=3, word="fracture"):
+    rows = rows_of(files["cases.csv"])
+    row = next(row for row in rows if row[4] == "train" and row[place] != word)
+    row[place] = word
+    files["cases.csv"] = text_of(rows)
+
+
+def a_patient_of_a_training_case(files, rnd):
+    """As one would who hides that a patient is in training and test."""
+    a_label_of_a_training_case(files, rnd, 2, "Z99")
+
+
+def a_number_twice(files, rnd):
+    """The forged one stands first: who reads the text sees it, and some programs take it."""
+    files["table.json"] = files["table.json"].replace(b'"mean": ', b'"mean": 0.999,\n  "mean": ', 1)
+
+
+def a_hard_case_left_out_of_a_row(files, rnd):
+    """The row is said to be trained on one source, which has no say in what it is tested on; numbers are mended."""
+    sources = json.loads(files["sources.json"])
+    row = sources["rows"][1]
+    row["trained_on"] = ["site A"]
+    files["sources.json"] = json.dumps(sources).encode()
+    for name in [
+        name for name in files if name.split("/")[1:2] and name.split("/")[1] in row["runs"] and "/test" in name
+    ]:
+        head, *rows = rows_of(files[name])
+        files[name] = text_of([head, *(each for each in rows if "P05-1" not in each)])
+    mend_numbers(files)
+
+
 FORGERIES = (
     another_teaching, another_teacher, the_teacher_left_out,
     rows_in_another_order, a_case_twice, a_case_of_the_cohort_twice, labels_of_two_cases_swapped,
@@ -428,7 +464,8 @@ FORGERIES = (
     a_number_that_never_was,
     a_probability, a_label, a_patient, a_hard_case_left_out, a_printed_number, a_count, a_line_left_out, a_recipe,
     a_split, a_split_of_a_run, a_test_case_that_was_trained_on, another_seeds_predictions, one_run_twice,
-    a_bad_run_left_out, a_seed, replicates, a_map_score, a_box, a_fingerprint,
+    a_bad_run_left_out, a_seed, replicates, a_map_score, a_box, a_number_twice, a_fingerprint,
+    a_label_of_a_training_case, a_patient_of_a_training_case, a_hard_case_left_out_of_a_row,
 )  # fmt: skip
 
 

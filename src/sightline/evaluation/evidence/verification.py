@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,10 +28,10 @@ from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.lines import Line, read_lines
 from sightline.evaluation.tables.provenance import CASES, format_cases, read_cases, read_result, read_sources
 from sightline.evaluation.tables.summary import summarise
-from sightline.evaluation.tables.table import TableResult
+from sightline.evaluation.tables.table import Row, TableResult
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.structures.case import Cohort
-from sightline.training.run import compute_code_digest, digest_identity
+from sightline.training.run import compute_code_digest, digest_identity, hash_patient_id
 from sightline.training.serialization import Catalogue
 
 TOLERANCE = 1e-9
@@ -88,6 +89,7 @@ def verify_capsule(path: Path, catalogue: Catalogue, *, published: str | None = 
             problems += _check_belonging(folder, result, sources)
             problems += _check_teachers(folder, sources)
             problems += _list_strange_files(folder, sources)
+            problems += _list_doubled_fields(folder)
             lines = read_lines(folder / TABLE)
             again = summarise(result, replicates=sources["replicates"])
             problems += _compare_lines(lines, again)
@@ -117,14 +119,13 @@ def _check_belonging(folder: Path, result: TableResult, sources: Mapping[str, An
     if format_cases(cohort) != (folder / CASES).read_text(encoding="utf-8"):
         problems.append(f"{CASES} is not written as this program writes it")
     problems += _check_patients(cohort)
-    splits = {case.case_id: case.split for case in cohort}
     for row in result.rows:
         if row.folders and len(row.folders) != len(sources["seeds"]):
             problems.append(f"row {row.row.name} has {len(row.folders)} runs for {len(sources['seeds'])} seeds")
         if len(set(row.folders)) != len(row.folders):
             problems.append(f"row {row.row.name} counts a run twice")
         for seed, run in zip(sources["seeds"], row.folders, strict=False):
-            problems += _check_run(run, splits, seed + row.row.seed_offset)
+            problems += _check_run(run, cohort, row.row, seed + row.row.seed_offset)
             title = json.loads((run / "recipe.json").read_text(encoding="utf-8")).get("title")
             if title != f"{row.row.name}, seed {seed}":
                 problems.append(f"run {run.name} of row {row.row.name}, seed {seed}, was trained as {title!r}")
@@ -148,7 +149,7 @@ def _list_scored(evaluation: Evaluation) -> set[str]:
     return found | (set() if gaze is None else {row.case_id for row in gaze.rows})
 
 
-def _check_run(run: Path, splits: Mapping[str, str | None], seed: int) -> list[str]:
+def _check_run(run: Path, cohort: Cohort, row: Row, seed: int) -> list[str]:
     facts = json.loads((run / "cohort.json").read_text(encoding="utf-8"))
     text = (run / "recipe.json").read_text(encoding="utf-8")
     parts = facts.get("parts")
@@ -158,15 +159,34 @@ def _check_run(run: Path, splits: Mapping[str, str | None], seed: int) -> list[s
         problems.append(f"run {run.name} is not made of its recipe and cohort (they make {identity})")
     if json.loads(text).get("seed", seed) != seed:
         problems.append(f"run {run.name} has another seed than {seed}, which the table names")
-    moved = [case for case, split in facts["split"].items() if case not in splits or splits[case] != split]
+    cases = {case.case_id: case for case in cohort}
+    moved = [case for case, split in facts["split"].items() if case not in cases or cases[case].split != split]
     if moved:
         problems.append(f"run {run.name} had case {moved[0]} in split {facts['split'][moved[0]]}; the table has not")
     counted = {name: sum(facts["counts"][name].values()) for name in facts["counts"]}
     if any(counted[name] != sum(split == name for split in facts["split"].values()) for name in counted):
         problems.append(f"run {run.name} counts other numbers of cases than its splits hold")
+    if not moved:
+        problems += _check_cases_of_run(run.name, facts, cohort, row)
     record = CalibrationRecord.read(run)
     if record is not None and record.run != facts["run_identity"]:
         problems.append(f"run {run.name} is calibrated by the record of run {record.run}")
+    return problems
+
+
+def _check_cases_of_run(run: str, facts: Mapping[str, Any], cohort: Cohort, row: Row) -> list[str]:
+    """Patients and labels that a run says of its cases, those it was trained on too, are the table's."""
+    problems = []
+    patients = {case.case_id: case.patient_id for case in cohort}
+    # runs of earlier versions do not say whose their cases are
+    others = [i for i, mark in facts.get("patients", {}).items() if hash_patient_id(patients.get(i, "")) != mark]
+    if others:
+        problems.append(f"run {run} had case {others[0]} as another patient's")
+    labels = {case.case_id: case.label for case in row.recipe.see(cohort)}
+    for name, counts in facts["counts"].items():
+        held = Counter(labels.get(case) for case, split in facts["split"].items() if split == name)
+        if held != Counter(counts):
+            problems.append(f"run {run} counts other labels of its {name} cases than the table's cases have")
     return problems
 
 
@@ -233,8 +253,8 @@ def _check_test_cases(what: str, predictions: Any, cohort: Cohort, row: Any) -> 
     place = {case: i for i, case in enumerate(tests)}
     if sorted(predictions.case_ids, key=place.__getitem__) != list(predictions.case_ids):
         problems.append(f"{what} has its cases in another order than {CASES}")
-    # rows that are tested on one source of several have fewer, all of them
-    if missing and not row.trained_on and not row.tested_on:
+    # a row that is tested on one source of several has fewer, all of them
+    if missing and not row.tested_on:
         problems.append(f"{what} leaves out {missing} test cases")
     for i, name in enumerate(predictions.case_ids):
         case = tests[name]
@@ -254,6 +274,22 @@ def _list_strange_files(folder: Path, sources: Mapping[str, Any]) -> list[str]:
     known = set(list_file_names(folder, sources))
     strange = sorted({path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - known)
     return [f"{count_noun(len(strange), 'file')} that no number comes from, e.g. {strange[0]}"] if strange else []
+
+
+def _list_doubled_fields(folder: Path) -> list[str]:
+    """Fields that stand twice in one object: readers differ in which of the two they believe."""
+    doubled: list[str] = []
+
+    def note_doubled(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+            doubled.append(f"{path.relative_to(folder).as_posix()} says {twice[:40]} twice in one place")
+        return made
+
+    for path in sorted(folder.rglob("*.json")):
+        json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=note_doubled)
+    return doubled[:1]
 
 
 def _compare_lines(saved: Sequence[Line], again: Sequence[Line]) -> list[str]:
@@ -306,6 +342,10 @@ def _describe_facts(folder: Path, result: TableResult, sources: Mapping[str, Any
         if row.row.trained_on or row.row.tested_on:
             counts = ", ".join(str(len(each[0].predictions)) for each in row.evaluations.values())
             facts.append(f"row {row.row.name} is trained or tested on parts of the cohort: {counts} cases tested")
+        if row.row.tested_on:
+            facts.append(
+                f"row {row.row.name}: that these are all cases from {' and '.join(row.row.tested_on)} is not checked"
+            )
     facts += _describe_parts(folder, sources)
     if printed := sum(bool(line.published) for line in lines):
         facts.append(f"{count_noun(printed, 'number')} of papers stand beside them as typed: they are not computed")
