@@ -201,6 +201,17 @@ def test_an_interval_of_few_who_differ_is_explained():
     assert ENDS_AT_ZERO not in compare_methods(a, a, replicates=200).notes
 
 
+def test_no_test_claims_a_difference_of_an_auc_from_two_positive_patients():
+    """DeLong's p was below 0.001 and the bootstrap's 0.01, beside a leading test that said that there can be none."""
+    patient = [f"p{i}" for i in range(30)]
+    low = [0.01 * i for i in range(28)]
+    a, b = ([predictions_of([1] * 2 + [0] * 28, each + low, patient)] for each in ([0.9, 0.95], [0.05, 0.06]))
+    found = compare_methods(a, b, replicates=200)
+    areas = [one for one in (*found.leading, *found.others) if one.name == "AUC of fracture"]
+    assert [one.method.partition(",")[0] for one in areas] == ["no test", "paired permutation over patients", "DeLong"]
+    assert all(one.low is None and (one.p_value or 1.0) > 0.05 for one in areas)
+
+
 def test_the_commands_run(world, tmp_path, capsys):
     from sightline.data.datasets.folder.writer import write_cohort
 

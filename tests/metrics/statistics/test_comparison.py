@@ -233,6 +233,18 @@ def test_perfect_against_worst_is_a_difference_and_not_all_cases_ranked_alike():
     assert "rank all cases alike" not in found.why
 
 
+def test_delong_has_no_p_with_fewer_than_four_patients_of_a_class():
+    random = np.random.default_rng(0)
+    labels = np.repeat([1, 0], [4, 40])
+    scores = [random.normal(size=44) + labels * e for e in (3.0, 0.0)]
+    assert delong(*(table(x, labels, range(44)) for x in scores)).p_value is not None
+    # the four positive images are of three patients; of two classes either may be the scarce one
+    found = delong(*(table(x, labels, [0, *range(43)]) for x in scores))
+    assert found.difference is not None and (found.low, found.p_value) == (None, None)
+    assert found.why.startswith("no p: 3 patients with ") and found.why.endswith("at least 4 needed")
+    assert "3 patients without " in delong(*(table(x, 1 - labels, [0, *range(43)]) for x in scores)).why
+
+
 def test_clustered_delong_does_not_count_copies_as_evidence():
     random = np.random.default_rng(1)
     labels = np.arange(60) % 2

@@ -15,7 +15,7 @@ from sightline.evaluation.overlap import describe_known_cases, name_predictions
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.scoring.maps import ROLES
 from sightline.io.files import hold_folder, write_text
-from sightline.metrics.classification.estimates import compare_scores
+from sightline.metrics.classification.estimates import compare_scores, explain_too_few
 from sightline.metrics.classification.report import format_comparisons, format_counts
 from sightline.metrics.classification.scores import AUC, Accuracy, BalancedAccuracy, Brier, OneVsRestAUC
 from sightline.metrics.estimate import Comparison, Score
@@ -99,7 +99,9 @@ def compare_methods(
     leading, others = [], []
     for score in _choose_scores(a[0], positive):
         leading.append(compare_scores(a, b, score, swaps=replicates))
-        others.append(paired_bootstrap(a, b, score, replicates=replicates))
+        if not explain_too_few(score, [*a, *b]):
+            # in few patients of a class resamples say more than is known
+            others.append(paired_bootstrap(a, b, score, replicates=replicates))
         if len(a) == len(b):
             others.append(paired_permutation(a, b, score, replicates=replicates))
         if min(len(a), len(b)) > 1:

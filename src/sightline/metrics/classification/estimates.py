@@ -35,8 +35,9 @@ from sightline.metrics.classification.scores import (
 )
 from sightline.metrics.estimate import BoolArray, Comparison, Estimate, FloatArray, Score
 from sightline.metrics.predictions import Predictions, align
-from sightline.metrics.statistics.auc_intervals import FEWEST_OF_A_CLASS, compute_auc_interval, compute_auc_spread
+from sightline.metrics.statistics.auc_intervals import compute_auc_interval, compute_auc_spread
 from sightline.metrics.statistics.bootstrap import (
+    FEWEST_OF_A_CLASS,
     FEWEST_PATIENTS,
     Resample,
     explain_undefined,

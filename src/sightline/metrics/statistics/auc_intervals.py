@@ -19,9 +19,6 @@ from sightline.metrics.statistics.delong import compute_placements
 from sightline.metrics.statistics.patient_variance import Spread
 from sightline.metrics.statistics.score_intervals import Model, compute_score_interval
 
-FEWEST_OF_A_CLASS = 4
-"""Patients of each class below which no interval and no test is given: they would rest on assumptions alone."""
-
 
 def compute_auc_interval(scores: FloatArray, truth: BoolArray, patient: IntArray) -> tuple[float, float]:
     """The 95% interval of the mean AUC of t trainings.

@@ -24,6 +24,8 @@ from sightline.metrics.predictions import Predictions, align
 
 Kind = Literal["percentile", "BCa"]
 FEWEST_PATIENTS = 5
+FEWEST_OF_A_CLASS = 4
+"""Patients of each class below which no interval and no test is given: they would rest on assumptions alone."""
 CONFIDENCE = 0.95
 _CELLS_AT_ONCE = 4_000_000  # weights of one call: 32 MB of float64
 
