@@ -132,6 +132,8 @@ def test_two_trainings_of_a_method_are_averaged(cohort, tmp_path, monkeypatch):
     (drop,) = report.drops[CROPPED]
     single = [score_point(AUC(1), t) for t in report.predictions[CROPPED][0]]
     assert drop.difference == pytest.approx(np.mean(single) - 1.0) and drop.n["trainings"] == 2
+    # a reason stands below the table where there is no interval, and only there
+    assert drop.low is not None and "nterval is given" not in report.markdown("both")
 
 
 def test_a_network_that_judges_each_class_by_itself_keeps_its_sigmoids(cohort, tmp_path, monkeypatch):

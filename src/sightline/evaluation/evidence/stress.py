@@ -92,7 +92,7 @@ class StressReport:
         if self.differences:
             lines.append("Above 0 in *difference*: the first method loses less.")
         every = [*(one for drops in self.drops.values() for one in drops), *self.differences.values()]
-        if reasons := sorted({one.why for one in every if one.why}):
+        if reasons := sorted({one.why for one in every if one.why and one.low is None}):
             lines += ["", "; ".join(reasons).capitalize() + "."]
         return "\n".join([*lines, ""])
 
