@@ -1,5 +1,7 @@
 """Scores with their intervals and the test that tables quote: kinds of scores, too few patients, known values."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -161,4 +163,13 @@ def test_a_brier_score_above_one_lies_in_its_interval():
     ids = tuple(str(i) for i in range(n))
     run = Predictions(("a", "b", "c"), ids, ids, ids, labels, 0.94 * np.eye(3)[said] + 0.02)
     found = estimate_score([run, run], Brier(), kind="percentile", replicates=200)
-    assert 1.0 < found.value < found.high
+    assert 1.0 < found.value < found.high <= 2.0
+    # two trainings, one wrong on nearly all and one undecided: their spread reaches beyond what a score can be
+    wrong = np.where(np.arange(n) < 2, labels, (labels + 1) % 3)
+    of_three = [replace(run, probabilities=p) for p in (0.94 * np.eye(3)[wrong] + 0.02, np.full((n, 3), 1 / 3))]
+    halves = (labels > 0).astype(int), 0.1 + 0.8 * (np.arange(n) < 2)
+    of_two = [
+        Predictions(("a", "b"), ids, ids, ids, halves[0], np.stack([p, 1 - p], axis=1))
+        for p in (np.where(halves[0] == 1, 1 - halves[1], halves[1]), np.full(n, 0.5))
+    ]
+    assert (estimate_score(of_three, Brier()).high, estimate_score(of_two, Brier()).high) == (2.0, 1.0)

@@ -8,7 +8,6 @@ interval and no p, and the reason.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Literal
@@ -89,8 +88,8 @@ def estimate_score(
         RunError: no runs, or runs over different cases.
     """
     if kind == "percentile":
-        bounds = (0.0, math.inf if isinstance(score, Brier) else 1.0)
-        found = seed_bootstrap(runs, score, replicates=replicates, seed=seed, n=n, bounds=bounds)
+        largest = _find_largest(score, runs[0]) if runs else 1.0
+        found = seed_bootstrap(runs, score, replicates=replicates, seed=seed, n=n, bounds=(0.0, largest))
         counted = dict(found.n) if len(runs) > 1 else {k: v for k, v in found.n.items() if k != "seeds"}
         return Estimate(found.name, found.value, found.low, found.high, counted, found.method, found.why)
     aligned = align(runs)
@@ -257,9 +256,17 @@ def _compute_interval(score: Score, runs: Sequence[Predictions], value: float) -
         return None, 0.0, f"no interval: leaving out any of the patients gives {value:.3f}"
     if isinstance(score, Brier) or not 0.0 < value < 1.0:
         low, high = compute_mean_interval(spread)
-        return max(low, 0.0), high, "t interval from leaving out patients"
+        return max(low, 0.0), min(high, _find_largest(score, runs[0])), "t interval from leaving out patients"
     low, high = compute_score_interval(spread, build_share_model(spread), model_freedom=0.0)
     return low, high, "score interval, variance from leaving out patients"
+
+
+def _find_largest(score: Score, run: Predictions) -> float:
+    """The largest possible value: of three or more classes a Brier score may exceed 1."""
+    classes = len(run.classes)
+    if not isinstance(score, Brier) or classes == 2:
+        return 1.0
+    return float(classes) if run.independent else 2.0
 
 
 def _describe_trainings(trainings: int) -> str:
