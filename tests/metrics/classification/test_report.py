@@ -1,5 +1,6 @@
 import ast
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,15 @@ def test_a_split_without_fractures_is_reported_not_raised():
     assert report["accuracy, image-wise"].value is not None
     text = to_markdown(list(report.values()))
     assert "undefined" in text and "no case of fracture" in text and "nan" not in text.lower()
+
+
+def test_a_network_that_calls_nothing_positive_has_no_precision_and_the_page_says_why():
+    """It blamed the cases, which hold both classes."""
+    t = table()
+    shy = replace(t, probabilities=np.stack([1 - t.probabilities[:, 1] / 3, t.probabilities[:, 1] / 3], 1))
+    report = {e.name: e for e in compute_classification_report(shy, replicates=50)}
+    for wise in ("image-wise", "study-wise"):
+        assert report[f"precision, {wise}"].why == "not defined: no case is called fracture"
 
 
 def test_markdown_has_a_cell_for_everything():

@@ -90,7 +90,7 @@ def compute_classification_report(
         for score in scores:
             n = predictions.counts()
             found = estimate_score([table], score, kind=kind, replicates=replicates, seed=seed, n=n)
-            report.append(replace(found, name=f"{score.name}, {wise}"))
+            report.append(replace(found, name=f"{score.name}, {wise}", why=_explain_value(score, table) or found.why))
             if isinstance(score, CalibrationError):
                 perfect = simulate_perfect_calibration(table, score, draws=replicates, seed=seed)
                 report.append(replace(perfect, name=f"{perfect.name}, {wise}", n=report[-1].n))
@@ -154,14 +154,20 @@ def compute_multi_class_report(
     report = []
     for score in list_multi_class_scores(predictions.classes):
         found = estimate_score([predictions], score, kind=kind, replicates=replicates, seed=seed)
-        if isinstance(score, Precision):
-            called = predict_positive(predictions.probabilities, score.positive, score.threshold).any()
-            why = found.why if called else f"not defined: no case is called {predictions.classes[score.positive]}"
+        if why := _explain_value(score, predictions):
             found = replace(found, why=why)
         elif "undefined" in found.method and undrawn:
             found = replace(found, method=f"{found.method} ({undrawn})")
         report.append(found)
     return report
+
+
+def _explain_value(score: Score, predictions: Predictions) -> str:
+    """Why a precision has no value, though there are cases of every class; else nothing."""
+    if not isinstance(score, Precision):
+        return ""
+    called = predict_positive(predictions.probabilities, score.positive, score.threshold).any()
+    return "" if called else f"not defined: no case is called {predictions.classes[score.positive]}"
 
 
 def count_missing_classes(predictions: Predictions, resample: Resample) -> dict[str, int]:
