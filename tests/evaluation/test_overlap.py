@@ -11,9 +11,15 @@ from sightline import cli
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.evaluation.gallery import write_panels
 from sightline.evaluation.overlap import describe_changes, describe_known_cases
+from sightline.metrics.calibration.recalibration import FittedRecalibration
+from sightline.metrics.calibration.record import CalibrationRecord
+from sightline.metrics.classification.scores import Brier
 from sightline.metrics.estimate import Estimate
+from sightline.metrics.predictions import Predictions
+from sightline.metrics.statistics.bootstrap import score_point
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
+from sightline.training.run import open_run
 from sightline.training.train import train
 
 QUIET = Engine(device="cpu", quiet=True)
@@ -108,6 +114,17 @@ def test_another_cohort_stands_beside_the_runs_own_test(run, tiny_cohort, tmp_pa
     low, high = 0.2 - (0.1**2 + 0.08**2) ** 0.5, 0.2 + (0.05**2 + 0.1**2) ** 0.5
     assert f"| AUC | 0.700 | 0.900 | +0.200 ({low:+.3f} to {high:+.3f}) |" in section
     assert "| F1 | 0.600 | 0.500 | -0.100 |" in section and "new" not in section
+    # numbers of before `sightline calibrate` (here: of a temperature of 4) are no own test of the run as it is now
+    fitted = {"method": "temperature", "temperature": 4.0, "fitted_on": {}, "log_loss": {}, "why": ""}
+    record = CalibrationRecord(run.identity, run.classes, FittedRecalibration.from_dict(fitted))
+    said = Predictions.read(folder / "test.csv")
+    for meant, words in ((said, "Beside the run's own test"), (record.apply(said), "under another calibration")):
+        brier = {"name": "Brier score, image-wise", "value": score_point(Brier(), meant), "low": None, "high": None}
+        (folder / "metrics.json").write_text(json.dumps([*numbers, {**brier, **here}]))
+        assert words in describe_changes(run, other, found)[0]
+    record.write(run.folder)
+    assert "Beside the run's own test" in describe_changes(open_run(run.folder, CATALOGUE), other, found)[0]
+    (run.folder / "calibration.json").unlink()
     # an evaluation of other cases than the own test's is none of it
     (folder / "test.csv").write_text("\n".join((folder / "test.csv").read_text().splitlines()[:-1]) + "\n")
     assert "Evaluate its own test split" in describe_changes(run, other, found)[0]

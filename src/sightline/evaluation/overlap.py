@@ -13,8 +13,10 @@ from pathlib import Path
 from sightline.errors import CohortError, SightlineError, count_noun
 from sightline.evaluation.result import name_evaluation_folder, read_capsule_digest, read_evaluated_cohort
 from sightline.io.files import fingerprint_file
-from sightline.io.tables import read_table
+from sightline.metrics.classification.scores import Brier
 from sightline.metrics.estimate import Estimate
+from sightline.metrics.predictions import Predictions
+from sightline.metrics.statistics.bootstrap import score_point
 from sightline.structures.case import Cohort
 from sightline.structures.identifiers import normalise_form
 from sightline.training.run import Run, hash_patient_id
@@ -134,11 +136,15 @@ def describe_changes(run: Run, cohort: Cohort, estimates: Sequence[Estimate]) ->
     if not own or _has_own_case(run, cohort):
         return ()
     folder = name_evaluation_folder(run.folder, str(run.cohort.get("name")), "test")
-    numbers = _read_own_numbers(folder, {case_id for case_id, split in own.items() if split == "test"})
-    if numbers is None:
+    found = _read_own_numbers(folder, {case_id for case_id, split in own.items() if split == "test"})
+    again = "(`sightline evaluate RUN --cohort ITS_COHORT`), and this page will say how each number changes."
+    if found is None:
+        return (f"These are no cases of the run's own cohort. Evaluate its own test split as well {again}",)
+    numbers, said = found
+    if not _is_calibrated_alike(run, numbers, said):
         return (
-            "These are no cases of the run's own cohort. Evaluate its own test split as well (`sightline evaluate RUN "
-            "--cohort ITS_COHORT`), and this page will say how each number changes.",
+            "The run's own test split was evaluated under another calibration than these cases, so that the two do "
+            f"not compare. Evaluate it again {again}",
         )
     rows = [line for e in estimates if (before := numbers.get(e.name)) and (line := _describe_change(e, before))]
     head = ["| measure | own test | here | change (95%) |", "|---|---|---|---|"]
@@ -157,14 +163,23 @@ def _has_own_case(run: Run, cohort: Cohort) -> bool:
     return any(pictures.get(c.case_id) in (None, "", fingerprint_file(c.image)) for c in alike)
 
 
-def _read_own_numbers(folder: Path, test: set[str]) -> dict[str, Estimate] | None:
-    """The numbers of an evaluation of just these cases, by name; None where there is none."""
+def _read_own_numbers(folder: Path, test: set[str]) -> tuple[dict[str, Estimate], Predictions] | None:
+    """The numbers of an evaluation of just these cases, by name, and what was said; None where there is none."""
     try:
-        evaluated = {row["case_id"] for row in read_table(folder / "test.csv", ["case_id"])}
+        said = Predictions.read(folder / "test.csv")
         found = [Estimate.from_dict(fields) for fields in json.loads((folder / "metrics.json").read_text("utf-8"))]
     except (SightlineError, OSError, ValueError, TypeError, KeyError):
         return None
-    return {estimate.name: estimate for estimate in found} if evaluated == test else None
+    return ({estimate.name: estimate for estimate in found}, said) if set(said.case_ids) == test else None
+
+
+def _is_calibrated_alike(run: Run, numbers: Mapping[str, Estimate], said: Predictions) -> bool:
+    """Whether numbers come from what was said, as the run is calibrated now: other maps move the Brier score."""
+    before, record = numbers.get("Brier score, image-wise"), run.calibration
+    if before is None or before.value is None:
+        return True
+    now = score_point(Brier(), said if record is None else record.apply(said))
+    return math.isclose(now, before.value, abs_tol=1e-9)
 
 
 def _describe_change(here: Estimate, before: Estimate) -> str:
