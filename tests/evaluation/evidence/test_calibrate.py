@@ -201,6 +201,19 @@ def test_an_interval_of_few_who_differ_is_explained():
     assert ENDS_AT_ZERO not in compare_methods(a, a, replicates=200).notes
 
 
+def test_no_margin_is_met_by_an_interval_of_few_who_differ():
+    """One of forty was right by the other method alone: -0.025, from -0.05 to 0, and `non-inferior` at 0.06."""
+    patient = [f"p{i:02d}" for i in range(40)]
+    right = [0.9] * 20 + [0.1] * 20
+    for few, is_decided in ((1, True), (6, False)):
+        a, b = ([predictions_of([1] * 20 + [0] * 20, each, patient)] for each in ([0.2] * few + right[few:], right))
+        found = compare_methods(a, b, margin=0.06 * few, replicates=200)
+        (one,) = [each for each in found.margins if each.comparison.name == "accuracy"]
+        assert one.comparison.difference == pytest.approx(-few / 40) and one.comparison.low > -one.margin
+        assert one.verdict == ("not shown" if is_decided else "non-inferior")
+        assert ("on too few patients" in one.text()) is is_decided
+
+
 def test_no_test_claims_a_difference_of_an_auc_from_two_positive_patients():
     """DeLong's p was below 0.001 and the bootstrap's 0.01, beside a leading test that said that there can be none."""
     patient = [f"p{i}" for i in range(30)]

@@ -25,7 +25,7 @@ from sightline.metrics.statistics.bootstrap import score_point
 from sightline.metrics.statistics.comparison import holm, paired_bootstrap, paired_permutation, welch
 from sightline.metrics.statistics.delong import delong
 from sightline.metrics.statistics.mcnemar import mcnemar
-from sightline.metrics.statistics.noninferiority import NonInferiority, assess_noninferiority
+from sightline.metrics.statistics.noninferiority import NonInferiority, assess_noninferiority, is_decided_by_few
 from sightline.plots.charts import ForestRow, draw_forest
 from sightline.structures.case import Cohort
 from sightline.structures.identifiers import separate_names
@@ -147,12 +147,7 @@ NO_THRESHOLD = (
 
 def _describe_ends(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
     """A note where an interval ends at 0 because few patients differ, not because the difference just may be 0."""
-    odd = any(
-        one.difference and one.p_value is not None and one.p_value >= 0.05 and min(abs(one.low), abs(one.high)) < 1e-9
-        for one in comparisons
-        if one.low is not None and one.high is not None
-    )
-    return (ENDS_AT_ZERO,) if odd else ()
+    return (ENDS_AT_ZERO,) if any(is_decided_by_few(one) for one in comparisons) else ()
 
 
 def compare_runs(
