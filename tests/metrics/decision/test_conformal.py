@@ -7,6 +7,7 @@ from scipy.stats import binom
 from support.simulated import binormal, predictions_of
 
 from sightline.errors import CohortError, RunError
+from sightline.metrics.decision.abstention import choose_abstention, compute_abstention_estimates
 from sightline.metrics.decision.conformal import (
     choose_miss_rate_point,
     choose_risk_threshold,
@@ -89,5 +90,10 @@ def test_sets_are_counted():
     table = binormal(np.random.default_rng(5), 60, 60, separation=2.5)
     found = fit_prediction_sets(table, 0.1).estimates(table)
     assert 0.88 <= found[0].value <= 1.0 and found[1].value <= 2.0
+    # of these patients; others would give another
+    assert found[0].low < found[0].value < found[0].high and found[0].n["patients"] == 120
+    kept = choose_abstention(table, 0.8, "top")
+    answered, *_ = compute_abstention_estimates(table, kept)
+    assert answered.low < answered.value < answered.high and answered.method.startswith("fixed on validation, score")
     with pytest.raises(CohortError, match="patients of normal"):
         fit_prediction_sets(binormal(np.random.default_rng(6), 60, 5), 0.1, by_class=True)

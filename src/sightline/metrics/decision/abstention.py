@@ -20,6 +20,7 @@ from sightline.metrics.classification.scores import Accuracy
 from sightline.metrics.classification.selective_prediction import compute_confidence
 from sightline.metrics.estimate import BoolArray, Estimate, FloatArray
 from sightline.metrics.predictions import Predictions
+from sightline.metrics.statistics.comparison import average_resampled, estimate_over_patients
 from sightline.structures.notation import Notation, write_fields
 
 Kind = Literal["doctor", "top", "energy"]
@@ -158,7 +159,17 @@ def compute_abstention_estimates(
     kept = abstention.answers(predictions.probabilities, energies)
     how = f"abstaining by {abstention.kind} below {abstention.threshold:.4g}"
     n = {**predictions.counts(), "answered": int(kept.sum())}
-    found = [Estimate(f"share of cases answered, {how}", float(kept.mean()), n=n, method="fixed on validation")]
+    answered = average_resampled(kept.astype(np.float64))
+    found = [
+        estimate_over_patients(
+            f"share of cases answered, {how}",
+            answered,
+            predictions.patient_ids,
+            n,
+            what="fixed on validation",
+            bounds=(0.0, 1.0),
+        )
+    ]
     for where, words in ((kept, "answered"), (~kept, "abstained")):
         name = f"accuracy of the {words}, {how}"
         if not where.any():

@@ -19,6 +19,7 @@ from sightline.errors import CohortError, RunError
 from sightline.metrics.decision.operating_points import OperatingPoint
 from sightline.metrics.estimate import Estimate, FloatArray
 from sightline.metrics.predictions import Predictions
+from sightline.metrics.statistics.comparison import average_resampled, estimate_over_patients
 from sightline.structures.notation import Notation, write_fields
 
 Of = Literal["positives", "all"]
@@ -166,16 +167,19 @@ class PredictionSets:
         table = predictions if predictions.unit == "study" else predictions.study_wise()
         sets = self.members(table.probabilities)
         holds = sets[np.arange(len(table)), table.labels].astype(np.float64)
+        size = sets.sum(axis=1).astype(np.float64)
         names, patient = np.unique(np.asarray(table.patient_ids, dtype=str), return_inverse=True)
-        rows = np.bincount(patient, minlength=names.size)
-        covered = float(np.mean(np.bincount(patient, weights=holds, minlength=names.size) / rows))
-        n, method = table.counts(), f"conformal, promised {1 - self.alpha:.0%}"
-        single = float((sets.sum(axis=1) == 1).mean())
-        return [
-            Estimate("share of prediction sets that hold the true class", covered, n=n, method=method),
-            Estimate("mean size of prediction sets", float(sets.sum(axis=1).mean()), n=n, method=method),
-            Estimate("share of prediction sets with one class", single, n=n, method=method),
-        ]
+        of_patient = np.bincount(patient, weights=holds, minlength=names.size) / np.bincount(patient)
+        what = f"conformal, promised {1 - self.alpha:.0%}"
+        found = []
+        for name, values, ids, most in (
+            ("share of prediction sets that hold the true class", of_patient, names.tolist(), 1.0),
+            ("mean size of prediction sets", size, table.patient_ids, float(len(self.classes))),
+            ("share of prediction sets with one class", (size == 1.0).astype(np.float64), table.patient_ids, 1.0),
+        ):
+            number = average_resampled(values)
+            found.append(estimate_over_patients(name, number, ids, table.counts(), what=what, bounds=(0.0, most)))
+        return found
 
 
 def fit_prediction_sets(calibration: Predictions, alpha: float, *, by_class: bool = False) -> PredictionSets:
