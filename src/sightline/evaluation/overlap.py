@@ -140,8 +140,8 @@ def describe_changes(run: Run, cohort: Cohort, estimates: Sequence[Estimate]) ->
     again = "(`sightline evaluate RUN --cohort ITS_COHORT`), and this page will say how each number changes."
     if found is None:
         return (f"These are no cases of the run's own cohort. Evaluate its own test split as well {again}",)
-    numbers, said = found
-    if not _is_calibrated_alike(run, numbers, said):
+    numbers, predictions = found
+    if not _is_calibrated_alike(run, numbers, predictions):
         return (
             "The run's own test split was evaluated under another calibration than these cases, so that the two do "
             f"not compare. Evaluate it again {again}",
@@ -166,19 +166,19 @@ def _has_own_case(run: Run, cohort: Cohort) -> bool:
 def _read_own_numbers(folder: Path, test: set[str]) -> tuple[dict[str, Estimate], Predictions] | None:
     """The numbers of an evaluation of just these cases, by name, and what was said; None where there is none."""
     try:
-        said = Predictions.read(folder / "test.csv")
+        predictions = Predictions.read(folder / "test.csv")
         found = [Estimate.from_dict(fields) for fields in json.loads((folder / "metrics.json").read_text("utf-8"))]
     except (SightlineError, OSError, ValueError, TypeError, KeyError):
         return None
-    return ({estimate.name: estimate for estimate in found}, said) if set(said.case_ids) == test else None
+    return ({estimate.name: estimate for estimate in found}, predictions) if set(predictions.case_ids) == test else None
 
 
-def _is_calibrated_alike(run: Run, numbers: Mapping[str, Estimate], said: Predictions) -> bool:
+def _is_calibrated_alike(run: Run, numbers: Mapping[str, Estimate], predictions: Predictions) -> bool:
     """Whether numbers come from what was said, as the run is calibrated now: other maps move the Brier score."""
     before, record = numbers.get("Brier score, image-wise"), run.calibration
     if before is None or before.value is None:
         return True
-    now = score_point(Brier(), said if record is None else record.apply(said))
+    now = score_point(Brier(), predictions if record is None else record.apply(predictions))
     return math.isclose(now, before.value, abs_tol=1e-9)
 
 

@@ -20,7 +20,6 @@ from sightline.metrics.classification.scores import Accuracy
 from sightline.metrics.classification.selective_prediction import compute_confidence
 from sightline.metrics.estimate import BoolArray, Estimate, FloatArray
 from sightline.metrics.predictions import Predictions
-from sightline.metrics.statistics.comparison import average_resampled, estimate_over_patients
 from sightline.structures.notation import Notation, write_fields
 
 Kind = Literal["doctor", "top", "energy"]
@@ -156,6 +155,9 @@ def compute_abstention_estimates(
     Raises:
         RunError: an energy is asked for and not given.
     """
+    # who predicts does without
+    from sightline.metrics.statistics.comparison import average_resampled, estimate_over_patients
+
     kept = abstention.answers(predictions.probabilities, energies)
     how = f"abstaining by {abstention.kind} below {abstention.threshold:.4g}"
     n = {**predictions.counts(), "answered": int(kept.sum())}

@@ -19,7 +19,6 @@ from sightline.errors import CohortError, RunError
 from sightline.metrics.decision.operating_points import OperatingPoint
 from sightline.metrics.estimate import Estimate, FloatArray
 from sightline.metrics.predictions import Predictions
-from sightline.metrics.statistics.comparison import average_resampled, estimate_over_patients
 from sightline.structures.notation import Notation, write_fields
 
 Of = Literal["positives", "all"]
@@ -164,6 +163,9 @@ class PredictionSets:
 
     def estimates(self, predictions: Predictions) -> list[Estimate]:
         """How often sets hold the true class (over patients), and their mean size."""
+        # who predicts does without
+        from sightline.metrics.statistics.comparison import average_resampled, estimate_over_patients
+
         table = predictions if predictions.unit == "study" else predictions.study_wise()
         sets = self.members(table.probabilities)
         holds = sets[np.arange(len(table)), table.labels].astype(np.float64)
