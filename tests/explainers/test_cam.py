@@ -186,3 +186,9 @@ def test_what_cannot_be_explained_is_refused(net, images):
             ClassActivationMap()(net, images, classes)
     with pytest.raises(GeometryError, match="no heat"):
         ClassActivationMap(extra="heat")(net, images, [0])
+
+
+@pytest.mark.parametrize("extra", [None, "attention"])
+def test_plain_logits_hold_no_class_maps(net, images, extra):
+    with pytest.raises(GeometryError, match=extra or "class maps"):
+        ClassActivationMap(extra)(LogitsOnly(net), images, [0])

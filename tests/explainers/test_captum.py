@@ -113,6 +113,13 @@ def test_lime_is_captums():
     assert torch.allclose(got, want[0, 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("explainer", EXPLAINERS)
+def test_networks_that_return_plain_logits_are_explained_too(explainer):
+    pytest.importorskip("captum.attr")
+    network, images = made()
+    assert torch.equal(explainer(Logits(network), images, [0, 2]), explainer(network, images, [0, 2]))
+
+
 @pytest.mark.parametrize("explainer", EXPLAINERS, ids=lambda e: type(e).__name__)
 def test_nothing_is_left_behind_also_after_an_exception(explainer):
     pytest.importorskip("captum.attr")

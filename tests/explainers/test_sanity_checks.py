@@ -551,3 +551,10 @@ def test_findings_read_as_sentences(trained):
     assert "nan" not in text
     for line in text.splitlines():
         assert line.endswith(".")
+
+
+def test_a_network_that_returns_plain_logits_is_checked_too():
+    torch.manual_seed(0)
+    network, images = Whole("test_resnet", in_chans=1).eval(), pictures(2, 32)
+    plain = run_preflight(network.net, images, GradCAM("layer4"))
+    assert torch.equal(plain.maps, run_preflight(network, images, GradCAM("net.layer4")).maps)

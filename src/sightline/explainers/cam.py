@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sightline.errors import GeometryError
 from sightline.explainers.frozen_eval import cast_to_precision, exact_arithmetic, frozen_eval
 from sightline.explainers.layer_gradients import compute_layer_gradients, expand_class_indices, get_images
-from sightline.structures.evidence import Batch, Evidence
+from sightline.structures.evidence import Batch, Evidence, get_logits
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,14 @@ class ClassActivationMap:
         """
         images = get_images(batch)
         with frozen_eval(model, images.device, weights=create_graph) as network, torch.set_grad_enabled(create_graph):
-            evidence: Evidence = network(cast_to_precision(images, network))
-            maps = evidence.maps if self.extra is None else evidence.extras.get(self.extra)
+            output: Evidence | Tensor = network(cast_to_precision(images, network))
+            logits, maps = get_logits(output), None
+            if not isinstance(output, Tensor):
+                maps = output.maps if self.extra is None else output.extras.get(self.extra)
             if maps is None:
                 wanted = self.extra or "class maps"
-                raise GeometryError(f"The model's evidence holds no {wanted}.", "Use GradCAM instead.")
-            index = expand_class_indices(classes, evidence.logits)
+                raise GeometryError(f"What the model returned holds no {wanted}.", "Use GradCAM instead.")
+            index = expand_class_indices(classes, logits)
             return maps[torch.arange(len(index), device=index.device)[:, None], index]
 
 

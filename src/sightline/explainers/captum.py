@@ -20,7 +20,7 @@ from sightline.explainers.backprop_rules.network_activations import count_activa
 from sightline.explainers.frozen_eval import cast_to_precision, fork_rng, frozen_eval, unwrap_model
 from sightline.explainers.gradients import Reduce, reduce_channels
 from sightline.explainers.layer_gradients import expand_class_indices, get_images
-from sightline.structures.evidence import Batch
+from sightline.structures.evidence import Batch, get_logits
 from sightline.structures.protocols import find_scorer
 
 
@@ -57,7 +57,7 @@ class IntegratedGradients:
         captum = _import_captum(create_graph, "IntegratedGradients")
 
         def attribute(network: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-            method = captum.IntegratedGradients(lambda inputs: find_scorer(network)(inputs).logits)
+            method = captum.IntegratedGradients(lambda inputs: get_logits(find_scorer(network)(inputs)))
             given: Tensor = method.attribute(
                 x, baselines=self.baseline, target=target, n_steps=self.steps, internal_batch_size=len(x)
             )
@@ -153,7 +153,8 @@ class Lime:
 
         def attribute(network: nn.Module, x: Tensor, target: Tensor) -> Tensor:
             method = captum.Lime(
-                lambda inputs: find_scorer(network)(inputs).logits, interpretable_model=SkLearnLasso(alpha=self.alpha)
+                lambda inputs: get_logits(find_scorer(network)(inputs)),
+                interpretable_model=SkLearnLasso(alpha=self.alpha),
             )
             maps: list[Tensor] = []
             for image, wanted in zip(torch.unbind(x), target, strict=True):
@@ -183,8 +184,7 @@ class _Logits(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = find_scorer(self.network)(x).logits
-        return logits
+        return get_logits(find_scorer(self.network)(x))
 
 
 def _import_captum(create_graph: bool, name: str) -> Any:
@@ -214,7 +214,7 @@ def _map_attributions(
     with frozen_eval(model, images.device) as network, _quiet_captum():
         x = cast_to_precision(images, network, full=True)
         with torch.no_grad():
-            index = expand_class_indices(classes, find_scorer(network)(x).logits)
+            index = expand_class_indices(classes, get_logits(find_scorer(network)(x)))
         given = torch.stack([attribute(network, x.clone(), column) for column in index.T], dim=1).detach()
     return given[:, :, 0] if reduce is None else reduce_channels(given, reduce)
 

@@ -31,7 +31,7 @@ from sightline.explainers.sanity_checks.verdicts import (
     judge_weights,
 )
 from sightline.explainers.sanity_checks.weight_randomisation import list_layers_in_order, randomise_weights
-from sightline.structures.evidence import Batch
+from sightline.structures.evidence import Batch, get_logits
 from sightline.structures.protocols import Explainer, find_scorer
 
 # what bounds the cost
@@ -133,7 +133,7 @@ class _Checks:
     def choose_classes(self, network: nn.Module, classes: Sequence[int] | None) -> list[int]:
         """The classes asked for and, beside a single one, the most probable other; or the two most probable."""
         with torch.no_grad():
-            logits = find_scorer(network)(self.images).logits
+            logits = get_logits(find_scorer(network)(self.images))
         likely = logits.float().softmax(1).mean(0).argsort(descending=True).tolist()
         asked = [int(c) for c in classes] if classes is not None else likely[:2]
         if not asked or min(asked) < 0 or max(asked) >= len(likely):
