@@ -346,3 +346,48 @@ def test_explainers_of_a_transformer_can_be_trained_through_or_say_why_not():
         torch.testing.assert_close(explainer(net, images, [1]), maps.detach(), rtol=1e-3, atol=1e-5)
     guided = InputGradient(rule="guided")(net, images, [1])
     assert bool((guided >= 0).all()) and bool(guided.any())
+
+
+def test_networks_of_one_size_are_fused_and_kept_at_that_size():
+    network = ClassMapModel(Backbone("test_coatnet"), fusion=Fusion(channels=4)).build(2).eval()
+    assert network.trunk.fixed_px == 160
+    with torch.no_grad():
+        assert network(torch.rand(1, 3, 160, 160)).maps.shape == (1, 2, 20, 20)
+        with pytest.raises(GeometryError, match="64 x 64 px"):
+            network(torch.rand(1, 3, 64, 64))
+    kept = Backbone("test_maxvit", frozen_stages=1, frozen_precision="bf16").build().frozen_stages
+    assert [level.stride for level in kept.levels] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "remedy"),
+    [
+        ("test_mambaout", {}, "stages to 4"),
+        ("test_mambaout", {"frozen_stages": 1, "frozen_precision": "bf16"}, "frozen_precision to 32"),
+        ("test_vit_relpos", {"frozen_stages": 1, "frozen_precision": "bf16"}, "frozen_precision to 32"),
+        ("poolformer_s12", {"frozen_stages": 1}, "frozen_stages to 0"),
+        ("hrnet_w18_small", {"stages": 2}, "resnet50"),
+    ],
+)
+def test_networks_whose_stages_cannot_be_fused_or_kept_are_refused(name, fields, remedy):
+    with torch.device("meta"), pytest.raises(RecipeError) as refused:
+        ClassMapModel(Backbone(name, **fields), fusion=Fusion(channels=4)).build(2)
+    assert remedy in refused.value.remedy
+
+
+def test_a_map_that_leaves_out_the_rim_of_the_picture_is_refused():
+    """VGG's last layer, 7 x 7 without padding: its first cell lies 3.5 cells inside, and would be shown at the rim."""
+    with torch.device("meta"):
+        with pytest.raises(RecipeError, match=r"1 of 2 cells a side"):
+            Backbone("vgg11").build()
+        assert Backbone("vgg11", stages=6).build().stride == 32
+
+
+def test_alexnet_weights_that_are_no_numbers_are_refused(tmp_path):
+    with torch.device("meta"):
+        shapes = {f"features.{key}": value.shape for key, value in AlexNet().build().net.state_dict().items()}
+    stored = {key: torch.zeros(shape, dtype=torch.float16) for key, shape in shapes.items()}
+    stored["features.0.bias"][3] = torch.nan
+    save_file(stored, tmp_path / "alexnet.safetensors")
+    with torch.device("meta"), pytest.raises(UnreadableFile, match=r"not finite in features\.0\.bias"):
+        AlexNet(weights=str(tmp_path)).build()

@@ -12,19 +12,25 @@ from typing import Any, Literal
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.models import alexnet
 
-from sightline.errors import GeometryError, RecipeError, UnreadableFile
+from sightline.errors import GeometryError, RecipeError
 from sightline.models.frozen_stages import FrozenStages, freeze_stages
-from sightline.models.pretrained_weights import Facts, download, find_weight_facts, read_weights, read_weights_tag
+from sightline.models.pretrained_weights import (
+    Facts,
+    download,
+    find_weight_facts,
+    read_alexnet_weights,
+    read_weights,
+    read_weights_tag,
+)
 from sightline.structures.evidence import has_bfloat16
 from sightline.structures.identifiers import find_weights
 
 GREY_MEAN, GREY_STD = 0.5, 0.5
+_ELSE = "Choose a convolutional backbone such as resnet50."
 Option = str | int | float | bool
 
 
@@ -137,15 +143,7 @@ class Backbone:
             net: nn.Module = timm.create_model(
                 self.name, in_chans=self.channels, num_classes=0, global_pool="", **keywords
             )
-        except (
-            TypeError,
-            AttributeError,
-            NotImplementedError,
-            AssertionError,
-            ValueError,
-            KeyError,
-            RuntimeError,
-        ) as error:
+        except (TypeError, AttributeError, AssertionError, ValueError, KeyError, RuntimeError) as error:
             raise RecipeError(
                 f"timm cannot build {self.name!r} with {keywords}: {error}.", "Take the option away or choose resnet50."
             ) from error
@@ -185,9 +183,9 @@ class Trunk(nn.Module):
         self._frozen = freeze_stages(net, config.frozen_stages)
         self.frozen_stages: FrozenStages | None = None
         if config.frozen_precision != "32":
-            self.frozen_stages = FrozenStages(net, self._frozen, config.channels, (mean, std))
+            self.frozen_stages = FrozenStages(net, self._frozen, config.channels, (mean, std), self.fixed_px)
         self.train(self.training)
-        self.channels_out, self.stride = self._measure_output(config.name)
+        self.channels_out, self.stride = self._measure_output(config)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images in [0, 1] to what the weights expect; one grey channel becomes as many as the network has."""
@@ -221,7 +219,10 @@ class Trunk(nn.Module):
         """Say in words what timm asserts of the size of images."""
         try:
             yield
-        except AssertionError as error:
+        except (AssertionError, RuntimeError) as error:
+            fits = self.fixed_px is None or set(images.shape[2:]) == {self.fixed_px}
+            if fits and isinstance(error, RuntimeError):
+                raise
             size = " x ".join(map(str, images.shape[2:]))
             message = f"The backbone {self.name!r} cannot take images of {size} px: {error}".rstrip(". ")
             remedy = "Choose another size, or a convolutional backbone such as resnet50."
@@ -277,18 +278,26 @@ class Trunk(nn.Module):
         return self
 
     @torch.no_grad()
-    def _measure_output(self, name: str) -> tuple[int, int]:
+    def _measure_output(self, config: Backbone) -> tuple[int, int]:
         training = self.training
         # a transformer takes what its patch divides
         patch = self.net.patch_embed.patch_size[0] if isinstance(self.net, VisionTransformer) else 16
         size = self.fixed_px or 4 * patch
-        features = self.eval()(torch.zeros(1, self.channels, size, size))
+        try:
+            features = self.eval()(torch.zeros(1, self.channels, size, size))
+        except RuntimeError as error:
+            raise RecipeError(f"{self.name!r} takes no image of {size} px: {error}.", _ELSE) from error
         self.train(training)
-        if features.ndim != 4:
-            raise RecipeError(
-                f"{name!r} gives {tuple(features.shape)} instead of a map [b, c, h, w].",
-                "Use a convolutional backbone.",
-            )
+        if not isinstance(features, Tensor) or features.ndim != 4:
+            what = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise RecipeError(f"{self.name!r} gives {what} instead of a map [b, c, h, w].", _ELSE)
+        stages = getattr(self.net, "feature_info", [])
+        reduction = stages[(config.stages or len(stages)) - 1].get("reduction") if stages else None
+        if reduction and features.shape[-1] < size // reduction:
+            # layers without padding (VGG's last one) do not see the rim: spread over the picture the map is misplaced
+            cells = f"{features.shape[-1]} of {size // reduction} cells a side at {size} px"
+            message = f"The map of {self.name!r} leaves out the rim of the picture ({cells})."
+            raise RecipeError(message, f"Keep its stages alone (set stages to {len(stages)}), or another backbone.")
         return int(features.shape[1]), size // int(features.shape[-1])
 
 
@@ -347,7 +356,7 @@ class AlexNet:
         """
         trunk = AlexNetTrunk()
         if self.weights is not None:
-            _load(trunk.net, _find_alexnet_file(self.weights))
+            read_alexnet_weights(Path(_find_alexnet_file(self.weights)), trunk.net)
         return trunk
 
 
@@ -406,15 +415,3 @@ def _find_alexnet_file(place: str) -> str:
             "torchvision publishes them as a pickle, which is never opened here. Convert them once (docs/models.md, "
             "Weights) and give --weights their folder, or --weights none for random ones.",
         ) from None
-
-
-def _load(net: nn.Module, place: str) -> None:
-    try:
-        stored = load_file(place)
-    except (OSError, SafetensorError) as error:
-        raise UnreadableFile(f"{place} is no readable safetensors file: {error}.", "Fetch it again.") from error
-    own = {key.removeprefix("features."): value for key, value in stored.items() if key.startswith("features.")}
-    wanted = net.state_dict()
-    if own.keys() != wanted.keys() or any(own[key].shape != wanted[key].shape for key in wanted):
-        raise RecipeError(f"Weights {place} are not those of torchvision's AlexNet.", "Give its own file, or null.")
-    net.load_state_dict(own)

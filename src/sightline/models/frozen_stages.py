@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from sightline.errors import GeometryError, RecipeError
 from sightline.structures.notation import Notation, write_fields
 
-# the image that strides are measured on
+# side of the image that strides are measured on, where a network takes any
 PROBE = 128
 
 
@@ -36,6 +36,8 @@ def freeze_stages(net: nn.Module, n: int) -> tuple[str, ...]:
     """
     if n == 0:
         return ()
+    if not hasattr(net, "group_matcher"):
+        raise RecipeError("timm does not tell this backbone's stages apart.", "Set frozen_stages to 0.")
     # timm's own grouping: first the stem, then one group a stage
     stages: dict[int, list[str]] = group_modules(net, net.group_matcher(coarse=True))  # type: ignore[operator]
     if n >= len(stages):
@@ -84,13 +86,19 @@ class FrozenStages:
         frozen: names of the modules whose weights are all fixed, as they run; inner ones may be among them.
         channels: image channels.
         normalisation: mean and standard deviation, a number a channel, that images were brought to before.
+        fixed_px: the one side of images that the network takes, or None.
 
     Raises:
-        RecipeError: nothing is frozen, or the network gives something else when it is handed its own features.
+        RecipeError: nothing is frozen, or what is frozen gives no maps [b, c, h, w].
     """
 
     def __init__(
-        self, net: nn.Module, frozen: Sequence[str], channels: int, normalisation: tuple[Sequence[float], ...]
+        self,
+        net: nn.Module,
+        frozen: Sequence[str],
+        channels: int,
+        normalisation: tuple[Sequence[float], ...],
+        fixed_px: int | None = None,
     ) -> None:
         # a sequence of stages is no module to stop at: timm walks through it stage by stage for a fusion
         frozen = [name for name in frozen if not _is_stages(net.get_submodule(name))]
@@ -101,18 +109,23 @@ class FrozenStages:
             raise RecipeError("This backbone has no frozen stage.", "Set frozen_stages to 1 or more.")
         self.net: Any = net
         self.normalisation = normalisation
-        self.levels = self._measure_levels(channels)
+        self.levels = self._measure_levels(channels, fixed_px or PROBE)
+        if not self.levels or getattr(net, "output_fmt", "NCHW") != "NCHW":
+            raise RecipeError(
+                "This backbone's frozen stages give no maps [b, c, h, w] that could be kept.",
+                "Set frozen_precision to 32, or choose a convolutional backbone such as resnet50.",
+            )
 
-    def _measure_levels(self, channels: int) -> tuple[Level, ...]:
+    def _measure_levels(self, channels: int, side: int) -> tuple[Level, ...]:
         """The last frozen module at every stride, fine to coarse: what later stages, or a fusion, can ask for."""
         parameter = next(self.net.parameters())
-        probe = torch.zeros(1, channels, PROBE, PROBE, device=parameter.device, dtype=parameter.dtype)
+        probe = torch.zeros(1, channels, side, side, device=parameter.device, dtype=parameter.dtype)
         with torch.no_grad():
             outputs = self._run_frozen(probe, self.outer)
         last: dict[int, Level] = {}
         for name in self.outer:
-            if name in outputs and outputs[name].ndim == 4:
-                stride = PROBE // outputs[name].shape[-1]
+            if name in outputs and isinstance(outputs[name], Tensor) and outputs[name].ndim == 4:
+                stride = side // outputs[name].shape[-1]
                 last[stride] = Level(name, int(outputs[name].shape[1]), stride)
         return tuple(last[stride] for stride in sorted(last))
 

@@ -328,10 +328,16 @@ def _select_stages_down_to(trunk: Trunk, stride: int) -> dict[int, int]:
             f"The backbone already has stride {trunk.stride}; fusion to {stride} adds nothing.",
             "Leave fusion out or ask for a smaller stride.",
         )
-    size, training = 128, trunk.training
+    size, training = trunk.fixed_px or 128, trunk.training
     with torch.no_grad():
-        _, stages = trunk.eval().levels(torch.zeros(1, trunk.channels, size, size))
+        last, stages = trunk.eval().levels(torch.zeros(1, trunk.channels, size, size))
     trunk.train(training)
+    if last.shape[1] != trunk.channels_out:
+        raise RecipeError(
+            f"The stages of {trunk.name!r} end in {last.shape[1]} channels; its last features, which a layer of its "
+            f"own makes of them, have {trunk.channels_out}.",
+            f"Leave that layer out (set stages to {len(stages)}), or leave fusion out.",
+        )
     strides = [size // stage.shape[-1] for stage in stages]
     chosen = [
         max(i for i, s in enumerate(strides) if s == found)

@@ -83,6 +83,21 @@ def read_weights(path: Path, net: nn.Module, name: str, channels: int) -> None:
     load_stored(stored, net, path, name)
 
 
+def read_alexnet_weights(path: Path, net: nn.Module) -> None:
+    """Load a file of torchvision's AlexNet into its features, in float32; its classifier is left out.
+
+    Raises:
+        UnreadableFile: not a safetensors file, or values that are not finite.
+        RecipeError: weights that are not AlexNet's.
+    """
+    stored = read_stored(path)
+    own = {key.removeprefix("features."): value for key, value in stored.items() if key.startswith("features.")}
+    wanted = net.state_dict()
+    if own.keys() != wanted.keys() or any(own[key].shape != wanted[key].shape for key in wanted):
+        raise RecipeError(f"Weights {path} are not those of torchvision's AlexNet.", "Give its own file, or null.")
+    net.load_state_dict(own)
+
+
 def read_stored(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, in float32.
 
