@@ -3,6 +3,7 @@
 import hashlib
 import os
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -144,9 +145,13 @@ def test_a_damaged_file_is_named(tmp_path):
     kept = cache.encode("a", image)
     assert np.array_equal(cache.find("a"), kept)
     assert cache.find("b") is None
-    (cache.folder / "a.npy").write_bytes(b"nothing")
-    with pytest.raises(RunError, match="damaged"):
-        cache.find("a")
+    other = BytesIO()
+    np.save(other, kept.astype(np.float64))
+    # cut off by a power failure, of another kind, of other numbers
+    for content in (b"nothing", b"", b"PK\x03\x04", other.getvalue()):
+        (cache.folder / "a.npy").write_bytes(content)
+        with pytest.raises(RunError, match="damaged"):
+            cache.find("a")
 
 
 def test_validation_at_the_end_only(tiny_cohort, tmp_path):

@@ -10,6 +10,7 @@ import hashlib
 import os
 from pathlib import Path
 from typing import Protocol, runtime_checkable
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -111,9 +112,12 @@ class FeatureCache:
         path = self.folder / f"{key}.npy"
         try:
             features: NDArray[np.int16] = np.load(path, allow_pickle=False)
+            if not isinstance(features, np.ndarray) or features.dtype != np.int16 or features.ndim != 1:
+                raise ValueError("other numbers than were kept")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        # a machine that lost its power leaves empty files
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise RunError(f"{path} is damaged ({error}).", f"Delete {self.folder}: it is computed anew.") from None
         return features
 
