@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from support.cohorts import tiny_recipe
 
-from sightline.errors import CohortError
+from sightline.errors import CohortError, RecipeError
 from sightline.structures.regions import Mask
 from sightline.structures.tag import Tag
+from sightline.training.optimization import LayerRates, ReduceOnPlateau, Steady
 from sightline.training.preconditions import require_regions, select_training_cases
 
 
@@ -20,6 +21,24 @@ def test_an_auc_that_no_epoch_can_have_selects_nothing_and_is_refused(tiny_cohor
     assert "select='loss'" in refused.value.remedy
     assert len(select_training_cases(tiny_recipe(select="loss"), one_sided)) == len(tiny_cohort.split("train"))
     assert len(select_training_cases(tiny_recipe(select="auc"), tiny_cohort)) == len(tiny_cohort.split("train"))
+
+
+def test_a_schedule_that_waits_for_a_validation_that_never_comes_is_refused(tiny_cohort):
+    """It was said after the first epoch, which was lost."""
+    waits = tiny_recipe(schedule=ReduceOnPlateau(patience=2))
+    whole = len(tiny_cohort.split("train"))
+    assert len(select_training_cases(waits, tiny_cohort)) == whole
+    unvalidated = replace(tiny_cohort, cases=tuple(case for case in tiny_cohort if case.split != "val"))
+    by_layer = tiny_recipe(rates=LayerRates(schedules={"head.": Steady(patience=2)}))
+    for recipe in (waits, by_layer):
+        with pytest.raises(CohortError, match="no case is left to validate on"):
+            select_training_cases(recipe, unvalidated)
+    with pytest.raises(CohortError, match="watches val_loss"):
+        select_training_cases(replace(waits, train_on=("train", "val")), tiny_cohort)
+    with pytest.raises(RecipeError, match="at the end alone"):
+        select_training_cases(replace(waits, validate="end"), tiny_cohort)
+    for recipe in (tiny_recipe(schedule=Steady()), replace(waits, schedule=ReduceOnPlateau(watch="loss"))):
+        assert len(select_training_cases(recipe, unvalidated)) == whole
 
 
 def test_views_of_a_study_that_differ_in_label_are_said_before_training(tiny_cohort, capsys):

@@ -204,6 +204,12 @@ def find_stopping_rule(schedule: Any) -> Callable[[Sequence[Mapping[str, Any]]],
     return stops
 
 
+def find_watched_column(schedule: Any) -> str | None:
+    """The column of the history that a schedule watches (`watch`), where it waits for it (`patience`), or None."""
+    column: str | None = getattr(schedule, "watch", None)
+    return None if getattr(schedule, "patience", None) is None else column
+
+
 def find_scorer(network: nn.Module) -> Callable[[Tensor], Any]:
     """The way from images to logits alone (`classify`), where a network has one; a decoder is left out of it."""
     way: Callable[[Tensor], Any] = getattr(network, "classify", network)

@@ -19,7 +19,7 @@ from sightline.data.views.patches import select_patchable
 from sightline.errors import CohortError, RecipeError, RunError, SightlineError, count_noun
 from sightline.io.files import fingerprint_file, write_text
 from sightline.structures.case import Cohort
-from sightline.structures.protocols import accepts_soft_targets
+from sightline.structures.protocols import accepts_soft_targets, find_watched_column
 from sightline.structures.resampling import cache_by_file
 from sightline.structures.tag import Role
 from sightline.training.recipe import Recipe
@@ -158,6 +158,7 @@ def select_training_cases(recipe: Recipe, cohort: Cohort) -> Cohort:
             f"select={recipe.select!r} needs a validation split.", f"{ASSIGN_SPLITS} Or use select='last'."
         )
     _require_auc(recipe, cohort)
+    _require_watched(recipe, cohort)
     if recipe.classifies and (mixed := find_mixed_studies(cohort)):
         study, labels = next(iter(mixed.items()))
         if recipe.join_views != "none":
@@ -187,6 +188,24 @@ def _require_auc(recipe: Recipe, cohort: Cohort) -> None:
             f"{' or '.join(absent)}, so that no epoch has an AUC.",
             "Move cases of every class to val (cohort split), or train with select='loss' or 'last'.",
         )
+
+
+def _require_watched(recipe: Recipe, cohort: Cohort) -> None:
+    """Refuse a schedule that waits for a column of the validation that no epoch has: the first epoch would be lost."""
+    for schedule in (recipe.schedule, *(recipe.rates.schedules or {}).values()):
+        column = find_watched_column(schedule) or ""
+        if not column.startswith("val_"):
+            continue
+        if len(cohort.split("val")) == 0 or "val" in recipe.train_on:
+            raise CohortError(
+                f"The schedule {type(schedule).__name__} watches {column}, and no case is left to validate on.",
+                f"{ASSIGN_SPLITS} Leave val out of train_on, or use a schedule that watches nothing.",
+            )
+        if recipe.validate == "end":
+            raise RecipeError(
+                f"The schedule {type(schedule).__name__} watches {column}, and validation is at the end alone.",
+                "Set validate to epoch, or use a schedule that watches nothing.",
+            )
 
 
 PICTURES = 4
