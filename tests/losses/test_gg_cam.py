@@ -251,3 +251,10 @@ def test_under_autocast_the_loss_is_that_of_float32():
         rounded = GazeGuided(sigma_map=0.1)(coarse, batch, torch.ones(3), ())
     assert float(term.value.detach()) == plain
     assert rounded.value.dtype == torch.float64 and float(rounded.value.detach()) == pytest.approx(plain, rel=2e-2)
+
+
+def test_where_each_class_has_a_target_of_its_own_each_is_scaled_by_itself():
+    marks = torch.zeros(1, 2, 8, 8)
+    marks[0, 0, 0, 0], marks[0, 1, 4:, 4:] = 1.0, 1.0
+    seen = GazeGuided().build().gaze_on_map(marks, (2, 2))
+    assert seen.flatten(2).tolist() == [[[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]]

@@ -115,7 +115,7 @@ class GazeGuidedLoss(nn.Module):
 
         Args:
             out: `logits` [b, k] and `maps` [b, k, h, w].
-            batch: labels, targets [b, 1, *s] in 0..1, and guided [b, k].
+            batch: labels, targets [b, 1 or k, *s] in 0..1, and guided [b, k].
             class_weights: [k], of the cross-entropy.
             history: not used.
 
@@ -161,13 +161,13 @@ class GazeGuidedLoss(nn.Module):
         return errors[guided].mean().double(), int(guided.sum())
 
     def gaze_on_map(self, targets: Tensor, shape: Sequence[int]) -> Tensor:
-        """Psi: targets [b, 1, *s] on the map's grid [b, 1, h, w], each image's maximum 1 (algorithm 1, step 5)."""
+        """Psi: targets [b, 1 or k, *s] on the map's grid, the maximum of each of them 1 (algorithm 1, step 5)."""
         size = (int(shape[0]), int(shape[1]))
         if self.config.sample == "area":
             gaze = adaptive_avg_pool2d(targets, size)
         else:
             gaze = interpolate(targets, size=size, mode="nearest")
-        top = gaze.flatten(1).amax(dim=1).view(-1, 1, 1, 1)
+        top = gaze.amax(dim=(2, 3), keepdim=True)
         return torch.where(top > 0.0, gaze / top.clamp(min=1e-12), torch.zeros_like(gaze))
 
     def _split_value(self, classification: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
