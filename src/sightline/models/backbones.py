@@ -183,6 +183,8 @@ class Trunk(nn.Module):
         self._frozen = freeze_stages(net, config.frozen_stages)
         self.frozen_stages: FrozenStages | None = None
         if config.frozen_precision != "32":
+            if self.last:
+                raise RecipeError(f"Maps of {self.name!r}, channels last, are not kept.", "Set frozen_precision to 32.")
             self.frozen_stages = FrozenStages(net, self._frozen, config.channels, (mean, std), self.fixed_px)
         self.train(self.training)
         self.channels_out, self.stride = self._measure_output(config)

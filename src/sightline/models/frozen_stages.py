@@ -110,7 +110,7 @@ class FrozenStages:
         self.net: Any = net
         self.normalisation = normalisation
         self.levels = self._measure_levels(channels, fixed_px or PROBE)
-        if not self.levels or getattr(net, "output_fmt", "NCHW") != "NCHW":
+        if not self.levels:
             raise RecipeError(
                 "This backbone's frozen stages give no maps [b, c, h, w] that could be kept.",
                 "Set frozen_precision to 32, or choose a convolutional backbone such as resnet50.",
