@@ -213,6 +213,15 @@ def test_download_is_read_as_safetensors_and_with_its_normalisation(monkeypatch,
         (lambda: Backbone("resnet_18").build(), "resnet18"),
         (lambda: Backbone("resnet18", options={"wings": 2}).build(), "wings"),
         (lambda: Backbone("mixer_s32_224").build(), "instead of a map"),
+        (lambda: Backbone("test_resnet.a1").build(), "Write 'test_resnet'"),
+        (lambda: Backbone("test_resnet", options={"layers": (0, 0)}).build(), "no attribute 'layer3'"),
+        (lambda: Backbone("test_resnet", options={"features_only": True}).build(), "timm cannot build"),
+        (lambda: Backbone("test_resnet", options={"drop_rate": "x"}).build(), "timm cannot build"),
+        (
+            lambda: Backbone("test_resnet", options={"drop_path_rate": 2}).build(),
+            "drop_path_rate of",
+        ),
+        (lambda: Backbone("test_vit", options={"patch_size": 0}).build(), "timm cannot build"),
         (lambda: Backbone("vit_tiny_patch16_224", frozen_stages=3, frozen_precision="bf16"), "not kept"),
         (lambda: ClassMapModel(Backbone("test_vit"), fusion=Fusion(8)).build(2), "same grid"),
         (lambda: Backbone("resnet18", output_stride=7), "8, 16 or 32"),
@@ -225,6 +234,15 @@ def test_what_timm_cannot_build_is_refused(config, words):
 
 
 @needs_weights
+@pytest.mark.parametrize("option", [{"pretrained": True}, {"checkpoint_path": "stranger.pth"}])
+def test_no_option_loads_weights_past_the_recipe(option):
+    config = Backbone("test_resnet", options=option)
+    with pytest.raises(RecipeError, match="loads weights"):
+        config.build()
+    # a run of an earlier version opens: its own weights replace all of it
+    assert not config.without_weights().options and config.without_weights().build()
+
+
 def test_google_weights_bring_their_padding_and_normalisation():
     trunk = Backbone("mobilenetv2_100", weights=str(GOOGLE)).build().eval()
     whole = timm.create_model("mobilenetv2_100", pad_type="same", num_classes=1001).eval()

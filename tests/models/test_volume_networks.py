@@ -285,6 +285,10 @@ def test_errors_say_what_fits():
         VolumeBackbone("resnet10", stages=5).build(2)
     with pytest.raises(RecipeError, match="MONAI cannot build"):
         VolumeBackbone("resnet10", options={"colour": 3}).build(2)
+    with pytest.raises(RecipeError, match="loads weights"):
+        VolumeBackbone("resnet10", options={"pretrained": True}).build(2)
+    with pytest.raises(RecipeError, match="MONAI cannot build"):
+        VolumeBackbone("resnet10", options={"conv1_t_stride": 0}).build(2)
     with pytest.raises(GeometryError, match=r"\[b, 1, d, h, w\]"):
         built(VolumeBackbone("efficientnet-b0", stages=1))(torch.rand(1, 3, 16, 16, 16))
 

@@ -21,10 +21,12 @@ from sightline.models.frozen_stages import FrozenStages, freeze_stages
 from sightline.models.pretrained_weights import (
     Facts,
     download,
+    drop_loading_options,
     find_weight_facts,
     read_alexnet_weights,
     read_weights,
     read_weights_tag,
+    refuse_odd_options,
 )
 from sightline.structures.evidence import has_bfloat16
 from sightline.structures.identifiers import find_weights
@@ -92,15 +94,16 @@ class Backbone:
 
         For reopening a trained run, whose own weights replace all of it, where the file need not exist.
         """
+        bare = replace(self, options=drop_loading_options(self.options))
         if self.weights is None:
-            return self
+            return bare
         facts = self._find_facts()
         return replace(
-            self,
+            bare,
             weights=None,
             mean=self._choose_per_channel(self.mean, facts.mean, "mean"),
             std=self._choose_per_channel(self.std, facts.std, "std"),
-            options={**facts.options, **self.options},
+            options={**facts.options, **bare.options},
         )
 
     def build(self) -> Trunk:
@@ -111,15 +114,19 @@ class Backbone:
             UnreadableFile: a weights file that is none.
         """
         facts = self._find_facts()
-        net = self._create(facts)
-        if self.weights is not None:
-            path = download(self.name) if self.weights == "imagenet" else find_weights(self.weights, self.name)
-            read_weights(path, net, self.name, self.channels)
-        if self.stages is not None:
-            _cut_stages(net, self.stages, self.name)
-        mean = self._choose_per_channel(self.mean, facts.mean, "mean")
-        std = self._choose_per_channel(self.std, facts.std, "std")
-        return Trunk(net, self, mean, std)
+        keywords = self._choose_keywords(facts)
+        with refuse_odd_options("timm", self.name, keywords):
+            net: nn.Module = timm.create_model(
+                self.name, in_chans=self.channels, num_classes=0, global_pool="", **keywords
+            )
+            if self.weights is not None:
+                path = download(self.name) if self.weights == "imagenet" else find_weights(self.weights, self.name)
+                read_weights(path, net, self.name, self.channels)
+            if self.stages is not None:
+                _cut_stages(net, self.stages, self.name)
+            mean = self._choose_per_channel(self.mean, facts.mean, "mean")
+            std = self._choose_per_channel(self.std, facts.std, "std")
+            return Trunk(net, self, mean, std)
 
     def _find_facts(self) -> Facts:
         if not timm.is_model(self.name.split(".")[0]):
@@ -133,21 +140,13 @@ class Backbone:
             return find_weight_facts(self.name, "")
         return find_weight_facts(self.name, read_weights_tag(self.weights, self.name))
 
-    def _create(self, facts: Facts) -> nn.Module:
+    def _choose_keywords(self, facts: Facts) -> dict[str, Any]:
         keywords: dict[str, Any] = {**facts.options, **self.options}
         if self.output_stride != 32:
             keywords["output_stride"] = self.output_stride
         if _is_transformer(self.name) and "img_size" not in keywords:
             keywords = {"dynamic_img_size": True, **keywords}
-        try:
-            net: nn.Module = timm.create_model(
-                self.name, in_chans=self.channels, num_classes=0, global_pool="", **keywords
-            )
-        except (TypeError, AttributeError, AssertionError, ValueError, KeyError, RuntimeError) as error:
-            raise RecipeError(
-                f"timm cannot build {self.name!r} with {keywords}: {error}.", "Take the option away or choose resnet50."
-            ) from error
-        return net
+        return keywords
 
     def _choose_per_channel(
         self, own: tuple[float, ...] | None, default: tuple[float, ...], what: str

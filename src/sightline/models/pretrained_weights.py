@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -16,6 +18,47 @@ from torch import Tensor, nn
 
 from sightline.errors import RecipeError, UnreadableFile
 from sightline.structures.identifiers import find_weights
+
+# arguments of timm and MONAI that fetch weights, or read a file by another name than the recipe's `weights`
+LOADING_OPTIONS = ("pretrained", "checkpoint_path")
+
+
+def drop_loading_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that say how a network is built, without those that would load something into it."""
+    return {name: value for name, value in options.items() if name not in LOADING_OPTIONS}
+
+
+@contextmanager
+def refuse_odd_options(library: str, name: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """Build a network of another library inside: what it cannot build, or run, is said in words.
+
+    Raises:
+        RecipeError: naming the options.
+    """
+    if loading := [option for option in LOADING_OPTIONS if options.get(option)]:
+        raise RecipeError(
+            f"The option {loading[0]!r} of {name!r} loads weights, which no run would name.",
+            "Take the option away, and name them in the field weights.",
+        )
+    for option, value in options.items():
+        # the network is built with any of these, and fails in the middle of its first step
+        if "drop" in option and isinstance(value, int | float) and not 0 <= value < 1:
+            raise RecipeError(f"{option} of {name!r} is {value}; expected 0 to below 1.", "Try 0.1.")
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        why = str(error).rstrip(".") or type(error).__name__
+        raise RecipeError(
+            f"{library} cannot build {name!r} with {dict(options)}: {why}.", "Take the option away or choose resnet50."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -39,7 +82,10 @@ def find_weight_facts(name: str, tag: str) -> Facts:
     if tag in KNOWN:
         return KNOWN[tag]
     tagged = f"{name.split('.')[0]}.{tag}"
-    record = timm.get_pretrained_cfg(tagged if timm.is_model_pretrained(tagged) else name)
+    try:
+        record = timm.get_pretrained_cfg(tagged if timm.is_model_pretrained(tagged) else name)
+    except RuntimeError as error:
+        raise RecipeError(f"{name!r}: {error}", f"Write {name.split('.')[0]!r}, and name weights in weights.") from None
     return Facts(mean=tuple(record.mean), std=tuple(record.std))
 
 

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from sightline.models.pooling import Pool
-from sightline.models.pretrained_weights import load_stored, read_stored
+from sightline.models.pretrained_weights import drop_loading_options, load_stored, read_stored, refuse_odd_options
 from sightline.structures.identifiers import find_weights
 
 STAGES = 4
@@ -247,7 +247,7 @@ class VolumeBackbone:
 
     def without_weights(self) -> VolumeBackbone:
         """The same architecture with no file to load, for reopening a trained run."""
-        return replace(self, weights=None)
+        return replace(self, weights=None, options=drop_loading_options(self.options))
 
     def build(self, n_classes: int) -> VolumeBackboneNetwork:
         """The network, with weights loaded.
@@ -260,15 +260,11 @@ class VolumeBackbone:
             raise RecipeError(f"A classifier needs at least one class; got {n_classes}.")
         if self.one_map and n_classes != 2:
             raise RecipeError(f"one_map tells two classes apart; got {n_classes}.", "Set one_map to false.")
-        try:
+        with refuse_odd_options("MONAI", self.name, self.options):
             net = _create(self.name, self.options)
-        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, AssertionError) as error:
-            raise RecipeError(
-                f"MONAI cannot build {self.name!r} with {dict(self.options)}: {error}.", "Take the option away."
-            ) from error
-        if self.weights is not None:
-            _load(net, self.weights, self.name)
-        trunk = VolumeTrunk(_split_stages(net, self.name, self.stages), self.mean, self.std)
+            if self.weights is not None:
+                _load(net, self.weights, self.name)
+            trunk = VolumeTrunk(_split_stages(net, self.name, self.stages), self.mean, self.std)
         head = SecondClassMap(trunk.channels_out) if self.one_map else ClassMaps(trunk.channels_out, n_classes)
         return VolumeBackboneNetwork(trunk, head, self.pool)
 

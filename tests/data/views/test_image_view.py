@@ -269,6 +269,9 @@ def test_a_picture_agrees_with_pillows_own_resize_when_enlarged():
         {"crop_area": (0.9, 0.8)},
         {"crop_area": (0.5, 1.1)},
         {"flip_chance": 2.0},
+        {"contrast": -0.1},
+        {"brightness": 1.5},
+        {"rotation_deg": -10.0},
     ],
 )
 def test_views_that_mean_nothing_are_refused(fields):

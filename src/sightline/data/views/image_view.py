@@ -81,8 +81,9 @@ class View:
             raise RecipeError(f"View.crop_area must be 0 < low <= high <= 1; got {self.crop_area}.", "Try (0.8, 1.0).")
         if self.draws < 0:
             raise RecipeError(f"View.draws is 0 or more; got {self.draws}.", "Try 4; 0 draws anew every time.")
-        if not 0.0 <= self.flip_chance <= 1.0:
-            raise RecipeError(f"View.flip_chance is a probability; got {self.flip_chance}.", "Use a value in 0..1.")
+        for name, most in (("flip_chance", 1), ("contrast", 1), ("brightness", 1), ("rotation_deg", 360)):
+            if not 0.0 <= getattr(self, name) <= most:
+                raise RecipeError(f"View.{name} is 0 to {most}; got {getattr(self, name)}.", "Use 0 for no change.")
         if self.patches is not None and (self.crop is not None or self.jitter is not None):
             raise RecipeError("A view has patches, or a crop or jitter around boxes; not both.", "Leave one out.")
         self._check_framing()
