@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from sightline.errors import RecipeError
-from sightline.training.optimization import ReduceOnPlateau, Steady, TriangularCycles, WeightRelease
+from sightline.training.optimization import LayerRates, ReduceOnPlateau, Steady, TriangularCycles, WeightRelease
 
 
 def test_triangular_cycles_are_those_of_the_published_code():
@@ -49,6 +49,15 @@ def test_a_plateau_gives_up_and_wants_its_column():
     assert ReduceOnPlateau(start=1.0, patience=1, least=0.5, give_up=99).stops(rows(1, 1, 1))
     with pytest.raises(RecipeError, match="val_loss"):
         plateau.rate(0, 9, 1, [{"val_loss": None}])
+    for never in ({"start": 0.0}, {"least": 1.0}, {"give_up": 0}):
+        with pytest.raises(RecipeError, match="stops before its first step"):
+            ReduceOnPlateau(**never)
+
+
+@pytest.mark.parametrize("factor", ["x", None, -1.0, float("nan"), True])
+def test_a_layer_has_a_factor_that_is_a_number(factor):
+    with pytest.raises(RecipeError, match="expected 0 or more"):
+        LayerRates({"trunk.": factor})
 
 
 def test_steady_stops_when_nothing_was_better_for_its_patience():

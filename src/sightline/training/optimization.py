@@ -105,6 +105,9 @@ class LayerRates:
         twice = sorted(own.keys() & self.factors.keys())
         if twice:
             raise RecipeError(f"rates: {', '.join(twice)} has a factor and a schedule.", "Keep one of them.")
+        for start, factor in self.factors.items():
+            if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0.0 <= factor < math.inf:
+                raise RecipeError(f"rates.factors: {start!r} has {factor!r}; expected 0 or more.", "Write e.g. 0.1.")
         odd = [start for start, schedule in own.items() if not hasattr(schedule, "rate")]
         if odd:
             raise RecipeError(f"rates.schedules: {', '.join(odd)} has no schedule.", "Write e.g. a step_decay.")
@@ -275,6 +278,12 @@ class ReduceOnPlateau:
         _require_rates(start=self.start, factor=self.factor, least=self.least)
         if self.patience < 1 or self.factor >= 1.0:
             raise RecipeError(f"A plateau needs patience >= 1 and factor < 1; got {self.patience}, {self.factor}.")
+        if self.start < self.least or (self.give_up is not None and self.give_up < 1):
+            raise RecipeError(
+                f"This plateau stops before its first step: start {self.start}, least {self.least}, "
+                f"give_up {self.give_up}.",
+                "Set start above least, and give_up to 1 or more, or null.",
+            )
 
     def rate(self, step: int, steps: int, steps_per_epoch: int, history: History = ()) -> float:
         """Learning rate of a step, counted from 0, after the epochs in `history`."""
