@@ -248,6 +248,11 @@ class TestLoss:
         with pytest.raises(RecipeError, match="no window"):
             SampledWindowLoss()({"logits": torch.zeros(3, 3)}, batch_of(images, [0, 1, 2]), torch.ones(3), ())
 
+    @pytest.mark.parametrize("wrong", [{"localiser_px": 0}, {"roi_px": -1}, {"hidden": 0}])
+    def test_sizes_that_mean_nothing_are_refused(self, wrong):
+        with pytest.raises(RecipeError, match=next(iter(wrong))):
+            SampledWindowTransformer(**wrong)
+
     @pytest.mark.parametrize("wrong", [{"weight": 0.0}, {"after": -1}])
     def test_wrong_settings_are_refused(self, wrong):
         with pytest.raises(RecipeError):

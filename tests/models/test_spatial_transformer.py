@@ -139,6 +139,8 @@ def test_both_looks_learn_from_the_label_and_impossible_ones_are_refused():
     assert net.whole.head.linear.weight.grad.any() and net.crop.head.linear.weight.grad.any()
     with pytest.raises(RecipeError, match="roi_px"):
         SecondLook(roi_px=8)
+    with pytest.raises(RecipeError, match="localiser_px"):
+        SecondLook(localiser_px=0)
     with pytest.raises(RecipeError, match="column 2"):
         SecondLook(column=2).build(2)
 

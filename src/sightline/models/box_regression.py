@@ -40,6 +40,7 @@ class BoxRegression:
 
     def __post_init__(self) -> None:
         """Refuse sizes that mean nothing."""
+        require_sizes(input_px=self.input_px)
         if self.grid < 1 or self.hidden < 1 or not 0.0 <= self.dropout < 1.0:
             raise RecipeError(
                 f"Box regression needs grid >= 1, hidden >= 1 and 0 <= dropout < 1; got {self.grid}, {self.hidden}, "
@@ -77,6 +78,17 @@ class BoxNetwork(nn.Module):
             logits: Tensor = self.head(features.float())
         box = torch.cat([logits, logits[:, 2:]], dim=1) if logits.shape[1] == 3 else logits
         return Evidence(logits=logits.new_zeros(len(logits), self.n_classes), extras={"box": box})
+
+
+def require_sizes(**sizes: int | None) -> None:
+    """Refuse sides and widths below 1; None is none of its own.
+
+    Raises:
+        RecipeError: naming the field.
+    """
+    for name, size in sizes.items():
+        if size is not None and size < 1:
+            raise RecipeError(f"{name} must be 1 or more; got {size}.", "Try 64, or null where none is needed.")
 
 
 def build_regression_head(channels: int, grid: int, hidden: int, dropout: float, outputs: int) -> nn.Sequential:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sightline.errors import RecipeError
 from sightline.models.backbones import AlexNet, Backbone
-from sightline.models.box_regression import resize_square
+from sightline.models.box_regression import require_sizes, resize_square
 from sightline.models.cam_classifiers import ClassMapModel, GlobalPooling
 from sightline.models.spatial_transformer import crop_windows, place_evidence
 from sightline.structures.evidence import Evidence, build_window
@@ -130,6 +130,10 @@ class SampledWindowTransformer:
     localiser_px: int | None = None
     roi_px: int | None = None
     hidden: int = 64
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that mean nothing."""
+        require_sizes(localiser_px=self.localiser_px, roi_px=self.roi_px, hidden=self.hidden)
 
     def without_weights(self) -> SampledWindowTransformer:
         """The same architecture with nothing to load."""

@@ -15,6 +15,7 @@ from sightline.models.box_regression import (
     BoxRegression,
     build_regression_head,
     convert_to_full_precision,
+    require_sizes,
     resize_square,
 )
 from sightline.models.cam_classifiers import ClassMapModel, GlobalPooling
@@ -54,6 +55,7 @@ class SpatialTransformer:
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
+        require_sizes(localiser_px=self.localiser_px, roi_px=self.roi_px, hidden=self.hidden)
         if self.clamped and self.parameters == "affine":
             raise RecipeError("The clamped variant has three parameters.", "Use parameters='similarity'.")
 
@@ -210,7 +212,8 @@ class Cascade:
     roi_px: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse margins that eat the box."""
+        """Refuse margins that eat the box, and a square without pixels."""
+        require_sizes(roi_px=self.roi_px)
         if not self.margin > -0.5:
             raise RecipeError(f"A margin is a share of the box above -0.5; got {self.margin}.")
 
@@ -277,6 +280,7 @@ class SecondLook:
 
     def __post_init__(self) -> None:
         """Refuse crops and classes that are none."""
+        require_sizes(localiser_px=self.localiser_px)
         if self.whole.deep_maps or (self.crop is not None and self.crop.deep_maps):
             raise RecipeError("A second look guides one depth of the whole picture's maps.", "Set deep_maps to false.")
         if self.roi_px < 32 or self.column < 0:
