@@ -134,6 +134,26 @@ def test_numbers_of_numpy_are_numbers(tiny_cohort, run_folder, tmp_path):
             sl.evaluate(run_folder, tiny_cohort, replicates=wrong)
 
 
+def test_odd_options_are_refused_in_words(tiny_cohort, run_folder, other_folder, tmp_path):
+    both = run_folder, other_folder, tiny_cohort
+    for words, call in (
+        ("expected texts", lambda: sl.evaluate(run_folder, tiny_cohort, faithfulness=3)),
+        ("expected whole", lambda: sl.evaluate(run_folder, tiny_cohort, faithfulness="cam", faithfulness_images="x")),
+        ("A run was expected", lambda: sl.compare(None, other_folder, tiny_cohort)),
+        ("expected 1 or more", lambda: sl.compare(*both, replicates=0)),
+        ("expected numbers", lambda: sl.compare(*both, margin="x")),
+        ("expected texts", lambda: sl.dissect(run_folder, tiny_cohort, tmp_path, layer=3)),
+        ("--by is 'x'", lambda: sl.dissect(run_folder, tiny_cohort, tmp_path, by="x")),
+        ("--over is 'x'", lambda: sl.dissect(run_folder, tiny_cohort, tmp_path, over="x")),
+        ("expected texts", lambda: sl.import_cohort("pictures", tmp_path, tmp_path / "new", classes=3)),
+        ("expected a text", lambda: sl.load_recipe("small-guided", readers=3)),
+        ("expected a text", lambda: sl.load_recipe("small-guided", precision=32)),
+        ("a folder; one picture", lambda: sl.explain(run_folder, tiny_cohort.root / "images")),
+    ):
+        with pytest.raises(SightlineError, match=words):
+            call()
+
+
 def test_no_function_hides_a_room():
     rooms = {path.stem for path in (ROOT / "src" / "sightline").iterdir() if path.is_dir()}
     assert not rooms & (set(sl.__all__) - {"losses", "explainers"})

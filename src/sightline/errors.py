@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping
@@ -134,15 +135,17 @@ def require_numbers(name: str, given: object, *, whole: bool = False) -> tuple[A
     return numbers
 
 
-def require_whole_number(name: str, given: object) -> int:
+def require_whole_number(name: str, given: object, *, least: float = -math.inf) -> int:
     """The one whole number that a person gave for an option.
 
     Raises:
-        RecipeError: something else, or several.
+        RecipeError: something else, several, or less than the least.
     """
     numbers = require_numbers(name, given, whole=True)
     if len(numbers) != 1:
         raise RecipeError(f"{name} is {given!r}; expected one whole number.", f"Give for example {name}=1.")
+    if numbers[0] < least:
+        raise RecipeError(f"{name} is {given!r}; expected {least} or more.", f"Give for example {name}={least}.")
     return int(numbers[0])
 
 

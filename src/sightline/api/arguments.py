@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,9 +73,8 @@ def open_runs_of(runs: Run | str | Path | Sequence[Run | str | Path]) -> list[Ru
     Raises:
         RunError: a folder holds no run, or a damaged one.
     """
-    from sightline.training.run import Run
-
-    return [open_run_of(run) for run in ([runs] if isinstance(runs, Run | str | Path) else runs)]
+    several = runs if isinstance(runs, Iterable) and not isinstance(runs, str) else [runs]
+    return [open_run_of(run) for run in several]
 
 
 def open_cohort_of(cohort: Cohort | str | Path) -> Cohort:

@@ -73,11 +73,11 @@ def evaluate(
     from sightline.io.files import hold_folder
 
     run, whole, engine = open_run_of(run), open_cohort_of(cohort), build_engine(options)
-    images = options.pop("faithfulness_images", 24)
+    images = require_whole_number("faithfulness_images", options.pop("faithfulness_images", 24))
     refuse_options(options)
     replicates = require_whole_number("replicates", replicates)
     shares = require_numbers("prevalences", prevalences)
-    methods = (faithfulness,) if isinstance(faithfulness, str) else tuple(faithfulness)
+    methods = require_texts("faithfulness", faithfulness)
     cases = run.recipe.see(whole.part(split))
     out = name_evaluation_folder(run.folder, whole.name, split)
     with hold_folder(out):
@@ -132,7 +132,9 @@ def compare(
 
     engine = build_engine(options)
     refuse_options(options)
-    replicates = require_whole_number("replicates", replicates)
+    replicates = require_whole_number("replicates", replicates, least=1)
+    if margin is not None:
+        require_numbers("margin", margin)
     sizes = require_numbers("together", together, whole=True)
     if len(sizes) != 2:
         raise RecipeError(f"together is {together!r}; expected two numbers.", "Write together=(2, 1), for example.")

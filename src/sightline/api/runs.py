@@ -15,7 +15,7 @@ from sightline.api.arguments import (
     refuse_options,
     require_place,
 )
-from sightline.errors import RecipeError, require_folder
+from sightline.errors import RecipeError, require_folder, require_texts
 
 if TYPE_CHECKING:
     from sightline.inference.in_memory import ExplainedMap, Image, PredictionList
@@ -69,6 +69,8 @@ def import_cohort(layout: str, source: str | Path, destination: str | Path, **op
         name: require_folder(value, name) if name in paths and value is not None else value
         for name, value in make_options_plain(options).items()
     }
+    several = [name for name in ("classes", "group_by", "priority") if given.get(name) is not None]
+    given |= {name: require_texts(name, given[name]) for name in several}
     chosen = find_layout(layout).options(**given)
     out = require_folder(destination, "folder to write")
     import_layout(layout, require_folder(source, "data set"), out, chosen)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ from sightline.dissection.scoring import (
     score_units,
 )
 from sightline.dissection.top_cases import CaseCalls
-from sightline.errors import CohortError, RecipeError, RunError, count_noun, require_numbers
+from sightline.errors import CohortError, RecipeError, RunError, count_noun, require_numbers, require_texts
 from sightline.explainers.units.layer import UnitLayer, choose_default_layer, has_cross_image_layers
 from sightline.io.files import digest_file
 from sightline.metrics.units.scores import Over
@@ -83,6 +84,11 @@ class DissectionOptions:
         """Refuse what dissects or shows nothing."""
         require_numbers("top", self.top)
         require_numbers("units", self.units, whole=True)
+        if self.layer is not None:
+            require_texts("layer", self.layer)
+        for name, known in (("over", get_args(Over)), ("by", get_args(By))):
+            if getattr(self, name) not in known:
+                raise RunError(f"--{name} is {getattr(self, name)!r}.", f"Choose one of {', '.join(known)}.")
         if not 0 < self.top < 1:
             raise RunError(f"--top is a share between 0 and 1; got {self.top}.", "Published: 0.005.")
         if self.units < 1:

@@ -253,10 +253,12 @@ def read_head(path: Path) -> bytes:
         with path.open("rb") as stream:
             return stream.read(132)
     except OSError as error:
-        if path.is_dir():
+        if path.is_symlink() and path.is_dir():
             raise UnreadableFile(
                 f"{path}: a link to a folder, which is not followed.", "Give that folder itself, or copy it here."
             ) from None
+        if path.is_dir():
+            raise UnreadableFile(f"{path}: a folder; one picture was expected.", "Give a file in it.") from None
         raise UnreadableFile(f"{path}: cannot be opened ({error.strerror}).", "Check path and permissions.") from None
 
 

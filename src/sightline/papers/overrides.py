@@ -20,7 +20,7 @@ from sightline.training.recipe import MOST, Recipe
 
 SELECT = ("last", "auc", "f1", "loss")
 # of numbers for which 2 would be refused, or odd
-_EXAMPLES = {"size": 512, "weight": 0.1, "rate": 0.01}
+_EXAMPLES = {"size": 512, "weight": 0.1, "rate": 0.01, "readers": "'majority'", "precision": "'32-true'"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Changes:
             _require(name, getattr(self, name), int, "a whole number")
         for name in ("weight", "rate"):
             _require(name, getattr(self, name), (int, float), "a number")
+        for name in ("readers", "precision"):
+            _require(name, getattr(self, name), str, "a text")
         for name in ("backbone", "weights"):
             value = getattr(self, name)
             if isinstance(value, Path):
