@@ -16,7 +16,7 @@ import pytest
 from support import rooms
 from support.paths import ROOT
 
-from sightline import cli
+from sightline import cli, load_recipe
 from sightline.data.datasets.layouts import LAYOUTS
 from sightline.papers.catalogue import CATALOGUE
 
@@ -229,6 +229,18 @@ def test_every_command_and_option_exists(document):
             assert head[1] in re.search(r"\{([\w,]+)\}", help_of("cohort")).group(1).split(","), command
         for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", command):
             assert option == "--help" or re.search(rf"{option}\b", help_of(*head)), command
+
+
+def test_a_documented_search_is_of_fields_that_the_recipe_has():
+    commands = [command.split() for page in PAGES for command in commands_in(page.read_text(encoding="utf-8"))]
+    searches = [words for words in commands if words[1] == "search" and len(words) > 2 and words[2].islower()]
+    assert searches
+    for words in searches:
+        for field in itertools.takewhile(lambda word: "=" in word, words[words.index("--field") + 1 :]):
+            part = load_recipe(words[2])
+            for name in field.partition("=")[0].split("."):
+                assert hasattr(part, name), f"{words[2]} has no {field}"
+                part = getattr(part, name)
 
 
 @pytest.mark.parametrize(
