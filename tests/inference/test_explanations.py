@@ -81,6 +81,8 @@ def test_files_are_explained_and_what_is_no_picture_is_rejected(run, gazed_cohor
 
 
 def test_what_cannot_be_explained_is_refused(run, gazed_cohort, tmp_path):
+    with pytest.raises(RecipeError, match="none given"):
+        explain_files(run, [gazed_cohort[0].image], tmp_path / "out", ())
     with pytest.raises(RecipeError, match="no explainer tea_leaves"):
         explain_cases(run, gazed_cohort, tmp_path / "out", ("tea_leaves",), engine=QUIET)
     with pytest.raises(RunError, match="does not exist"):

@@ -227,9 +227,11 @@ def _choose_by_turns(cohort: Cohort, most: int) -> list[int]:
 
 def _explain(run: Run, pictures: Sequence[_Picture], out: Path, names: Sequence[str], engine: Engine) -> None:
     require_finished(run)
+    names = tuple(dict.fromkeys(names))
     unknown = [name for name in names if name not in EXPLAINERS]
-    if unknown:
-        raise RecipeError(f"There is no explainer {', '.join(unknown)}.", f"Known: {', '.join(EXPLAINERS)}.")
+    if unknown or not names:
+        no = ", ".join(unknown) or "(none given)"
+        raise RecipeError(f"There is no explainer {no}.", f"Known: {', '.join(EXPLAINERS)}.")
     device = engine.find_device()
     network = run.network().to(device).eval()
     checks = _check_explainers(network, pictures, names, device)
