@@ -42,7 +42,8 @@ def refuse_odd_options(library: str, name: str, options: Mapping[str, Any]) -> I
         )
     for option, value in options.items():
         # the network is built with any of these, and fails in the middle of its first step
-        if "drop" in option and isinstance(value, int | float) and not 0 <= value < 1:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if "drop" in option and number and not 0 <= value < 1:
             raise RecipeError(f"{option} of {name!r} is {value}; expected 0 to below 1.", "Try 0.1.")
     try:
         yield
