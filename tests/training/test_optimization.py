@@ -54,7 +54,7 @@ def test_a_plateau_gives_up_and_wants_its_column():
             ReduceOnPlateau(**never)
 
 
-@pytest.mark.parametrize("factor", ["x", None, -1.0, float("nan"), True])
+@pytest.mark.parametrize("factor", ["x", None, -1.0, float("nan"), float("inf"), True])
 def test_a_layer_has_a_factor_that_is_a_number(factor):
     with pytest.raises(RecipeError, match="expected 0 or more"):
         LayerRates({"trunk.": factor})
