@@ -637,3 +637,23 @@ def test_what_is_no_capsule_is_said(tmp_path):
         verify_capsule(tmp_path, CATALOGUE)
     with pytest.raises(RunError, match="no finished table"):
         write_capsule(tmp_path, tmp_path / "x.capsule")
+
+
+def test_welch_over_all_that_each_row_has_is_taken_from_earlier_versions():
+    from dataclasses import replace
+
+    from sightline.evaluation.evidence import verification
+    from sightline.evaluation.tables.lines import Line
+    from sightline.metrics.statistics.comparison import welch
+
+    theirs = Line("mean", "test", "centre distance in px", values=(90.0, 100.0, 85.0))
+    why = "1 image left out: not defined in every run"
+    now = Line(
+        "guided", "test", "centre distance in px", values=(40.0, 70.0, 55.0), reference="mean", p_welch=0.04,
+        why=f"{why}; compared on 9 images",
+    )  # fmt: skip
+    before = replace(now, p_welch=welch(now.values, theirs.values).p_value, why=why)
+    again = [theirs, now]
+    assert verification._compare_lines([theirs, before], again) == []
+    for forged in (replace(before, p_welch=0.001), replace(before, why=""), replace(before, mean=50.0)):
+        assert len(verification._compare_lines([theirs, forged], again)) == 1
