@@ -289,13 +289,13 @@ def _decode(header: Any, file: Path, syntax: uid.UID, number: int) -> NDArray[An
 
 def _require_size_of_stream(header: Any, frame: bytes, file: Path) -> None:
     """Refuse a stream of another size or of more samples than the header states: its pixels are laid out by that."""
-    words = "{} x {} pixels of {}"
-    stated = words.format(*(_read_whole_number(header, w, file, 1) for w in ("Rows", "Columns", "SamplesPerPixel")))
+    stated = tuple(_read_whole_number(header, w, file, 1) for w in ("Rows", "Columns", "SamplesPerPixel"))
     size = read_stream_size(frame)
-    if size is not None and words.format(*size) != stated:
+    if size is not None and size != stated:
+        words = "{} x {} pixels of {}"
         raise UnreadableFile(
-            f"{file}: the header states {stated} sample, the compressed stream {words.format(*size)}; the same was "
-            "expected of both.",
+            f"{file}: the header states {words.format(*stated)} sample, the compressed stream {words.format(*size)}; "
+            "the same was expected of both.",
             "Export the image again from its source.",
         )
 

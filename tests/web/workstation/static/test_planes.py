@@ -17,13 +17,19 @@ SAGITTAL, CORONAL, AXIAL = range(3)
 
 
 @pytest.fixture
-def ada(chromium, tmp_path):
-    """A reader before one CT whose axes run to the right, the front and the head: every plane hangs turned."""
+def cohort(tmp_path):
+    """One CT whose axes run to the right, the front and the head: every plane hangs turned."""
     place = tmp_path / "cohort"
     write_volume(place / "images" / "ct.nii.gz", VALUES, np.diag([*SPACING, 1.0]))
     case = Case("ct", "s", "p", place / "images" / "ct.nii.gz", "a", (), None, "rigid", SHAPE, SPACING)
     write_cohort(Cohort("ct", ("a", "b"), (case,), place), place)
-    with running(tmp_path, {"ada": "reader"}, {"mark": {"readers": ["ada"]}}, place) as station:
+    return place
+
+
+@pytest.fixture
+def ada(chromium, tmp_path, cohort):
+    """A reader before the CT."""
+    with running(tmp_path, {"ada": "reader"}, {"mark": {"readers": ["ada"]}}, cohort) as station:
         person = sign_in(chromium, station, "ada")
         yield person
         person.page.context.close()
@@ -48,6 +54,18 @@ def slices(ada):
     return [int(re.search(r"\d+", words)[0]) for words in said]
 
 
+def draw_box(person, read):
+    """A box in the axial slice that hangs there, as the server has it: the only mark of the read."""
+    person.key("x")
+    person.page.mouse.move(*on_axial(person, 4, 3))
+    person.page.mouse.down()
+    person.page.mouse.move(*on_axial(person, 9, 10), steps=3)
+    person.page.mouse.up()
+    person.saved()
+    (mark,) = person.marks(read)
+    return mark
+
+
 @pytest.mark.slow
 def test_a_box_of_a_slice_comes_back_in_its_slice_and_voxels(ada):
     read = ada.open_read()["read"]
@@ -62,13 +80,7 @@ def test_a_box_of_a_slice_comes_back_in_its_slice_and_voxels(ada):
     ada.page.mouse.move(*on_axial(ada, 4.5, 3.6))
     value = VALUES[SHAPE[0] - 1 - 3, SHAPE[1] - 1 - 4, z]
     until(lambda: f"{value} HU" in ada.page.locator(".view .corner.sw").nth(AXIAL).inner_text(), "the voxel's value")
-    ada.key("x")
-    ada.page.mouse.move(*on_axial(ada, 4, 3))
-    ada.page.mouse.down()
-    ada.page.mouse.move(*on_axial(ada, 9, 10), steps=3)
-    ada.page.mouse.up()
-    ada.saved()
-    (mark,) = ada.marks(read)
+    mark = draw_box(ada, read)
     half = 7.0 / SPACING[2] / 2
     wanted = [6, 11, z + 0.5 - half, 13, 16, z + 0.5 + half]
     np.testing.assert_allclose([*mark["start"], *mark["stop"]], wanted, atol=0.2)
@@ -121,13 +133,9 @@ INKED = """([r, g, b]) => [...document.querySelectorAll('.view')].map((view) => 
 })"""
 
 
-def test_who_decides_on_a_ct_sees_its_planes_and_each_box_where_it_cuts_them(chromium, tmp_path):
-    place = tmp_path / "cohort"
-    write_volume(place / "images" / "ct.nii.gz", VALUES, np.diag([*SPACING, 1.0]))
-    case = Case("ct", "s", "p", place / "images" / "ct.nii.gz", "a", (), None, "rigid", SHAPE, SPACING)
-    write_cohort(Cohort("ct", ("a", "b"), (case,), place), place)
+def test_who_decides_on_a_ct_sees_its_planes_and_each_box_where_it_cuts_them(chromium, tmp_path, cohort):
     people = {"ada": "reader", "ben": "reader", "jo": "adjudicator"}
-    with running(tmp_path, people, {"mark": {"readers": ["ada", "ben"]}}, place) as station:
+    with running(tmp_path, people, {"mark": {"readers": ["ada", "ben"]}}, cohort) as station:
         middles = []
         for name, scrolled in (("ada", -3), ("ben", 4)):
             reader = sign_in(chromium, station, name)
@@ -137,13 +145,7 @@ def test_who_decides_on_a_ct_sees_its_planes_and_each_box_where_it_cuts_them(chr
             for _ in range(abs(scrolled)):
                 reader.page.mouse.wheel(0, 100 * np.sign(scrolled).item())
             until(lambda wanted=wanted, reader=reader: slices(reader)[AXIAL] == wanted, "the slice")
-            reader.key("x")
-            reader.page.mouse.move(*on_axial(reader, 4, 3))
-            reader.page.mouse.down()
-            reader.page.mouse.move(*on_axial(reader, 9, 10), steps=3)
-            reader.page.mouse.up()
-            reader.saved()
-            (mark,) = reader.marks(read)
+            mark = draw_box(reader, read)
             middles.append([(a + b) // 2 + 1 for a, b in zip(mark["start"], mark["stop"], strict=True)])
             reader.page.locator(".view").first.focus()
             reader.key("Enter")
